@@ -1,0 +1,39 @@
+# `make test` and `make demo` set up all they need in .venv; any Python >= 3.10 does: make demo PYTHON=python3.12
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+DEMO := datasets/demo
+# Wide enough to learn the phantom, narrow enough for two CPU cores.
+SMALL := --data_root $(DEMO) --base_channels 12 --image_size 128
+
+.PHONY: test test-long lint demo clean
+
+test: $(VENV)/ready lint
+	$(RUN) -m pytest -m "not long"
+
+test-long: $(VENV)/ready
+	$(RUN) -m pytest -m long
+
+lint: $(VENV)/ready
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+demo: $(VENV)/ready
+	rm -rf $(DEMO) runs/demo
+	$(RUN) -m data.phantom --out $(DEMO) --labeled 24 --unlabeled 96 --test 32 --size 128 --seed 0
+	$(RUN) supervised_train.py $(SMALL) --epoch 60 --save_folder runs/demo/supervised
+	$(RUN) fake_labels_generator.py --data_root $(DEMO) --model_path runs/demo/supervised/best.pth
+	$(RUN) semi_supervised_train.py $(SMALL) --epoch 60 --save_folder runs/demo/semi_supervised
+	$(RUN) test.py --data_root $(DEMO) --pretrained_model runs/demo/supervised/best.pth --img_save_folder runs/demo/CARes-UNet
+	$(RUN) test.py --data_root $(DEMO) --pretrained_model runs/demo/semi_supervised/best.pth --img_save_folder runs/demo/semi-CARes-UNet
+	$(RUN) -m benchmarks.compare --data_root $(DEMO) --out runs/demo/comparison.png runs/demo/CARes-UNet runs/demo/semi-CARes-UNet
+
+$(VENV)/ready: requirements.txt requirements-dev.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or newer is needed: make PYTHON=...')"
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO) runs/demo

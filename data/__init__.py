@@ -1,0 +1,1 @@
+"""Slices in and out: decoding, augmentation, and the synthetic phantom."""

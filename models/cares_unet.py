@@ -1,0 +1,59 @@
+"""CARes-UNet (Xu et al., Medical Physics 48(11), 2021), read from top to bottom as its Figure 1."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.blocks import ResidualStage
+from models.carafe import CARAFE
+
+
+class CAResUNet(nn.Module):
+    """UNet with residual blocks and content-aware upsampling.
+
+    Maps slices ``(N, in_channels, H, W)`` of any height and width to logits ``(N, num_classes, H, W)``.
+    ``base_channels`` is the width of the first of the five levels; each level below doubles it.
+    """
+
+    def __init__(self, in_channels: int = 1, num_classes: int = 2, base_channels: int = 64) -> None:
+        super().__init__()
+        c1, c2, c3, c4, c5 = (base_channels * 2**level for level in range(5))
+
+        self.encoder1 = ResidualStage(in_channels, c1)
+        self.down1 = ResidualStage(c1, c1, stride=2)
+        self.encoder2 = ResidualStage(c1, c2)
+        self.down2 = ResidualStage(c2, c2, stride=2)
+        self.encoder3 = ResidualStage(c2, c3)
+        self.down3 = ResidualStage(c3, c3, stride=2)
+        self.encoder4 = ResidualStage(c3, c4)
+        self.down4 = ResidualStage(c4, c4, stride=2)
+
+        self.bottleneck = ResidualStage(c4, c5)
+
+        self.up4 = CARAFE(c5, c4)
+        self.decoder4 = ResidualStage(c4 + c4, c4)
+        self.up3 = CARAFE(c4, c3)
+        self.decoder3 = ResidualStage(c3 + c3, c3)
+        self.up2 = CARAFE(c3, c2)
+        self.decoder2 = ResidualStage(c2 + c2, c2)
+        self.up1 = CARAFE(c2, c1)
+        self.decoder1 = ResidualStage(c1 + c1, c1)
+
+        self.head = nn.Conv2d(c1, num_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        # Four halvings need multiples of 16; repeating the border invents no edge there, as zeros would.
+        x = F.pad(x, (0, -width % 16, 0, -height % 16), mode="replicate")
+
+        skip1 = self.encoder1(x)
+        skip2 = self.encoder2(self.down1(skip1))
+        skip3 = self.encoder3(self.down2(skip2))
+        skip4 = self.encoder4(self.down3(skip3))
+        x = self.bottleneck(self.down4(skip4))
+
+        x = self.decoder4(torch.cat([skip4, self.up4(x)], dim=1))
+        x = self.decoder3(torch.cat([skip3, self.up3(x)], dim=1))
+        x = self.decoder2(torch.cat([skip2, self.up2(x)], dim=1))
+        x = self.decoder1(torch.cat([skip1, self.up1(x)], dim=1))
+        return self.head(x)[..., :height, :width]

@@ -1,0 +1,41 @@
+"""Train CARes-UNet on labeled slices."""
+
+import torch
+from torch.utils.data import DataLoader
+
+from data.slices import LesionSlices
+from data.transforms import augmentation
+from utils.options import (
+    Parser,
+    add_device_options,
+    add_labeled_data_options,
+    add_training_options,
+    labeled_pairs,
+    parse_training_options,
+    run,
+)
+from utils.reporting import report_slices
+from utils.training import fit, initial_model
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    add_labeled_data_options(parser)
+    add_training_options(parser, save_folder="runs/supervised")
+    add_device_options(parser)
+    args = parse_training_options(parser)
+    torch.manual_seed(args.seed)
+
+    train_pairs, val_pairs = labeled_pairs(args)
+    transform = augmentation() if args.data_augmentation else None
+    labeled = LesionSlices(train_pairs, size=args.image_size, transform=transform, cache_gb=args.cache_gb)
+    validation = LesionSlices(val_pairs, size=args.image_size, cache_gb=args.cache_gb) if val_pairs else None
+    report_slices("labeled", labeled)
+    report_slices("validation", validation)
+
+    batches = DataLoader(labeled, batch_size=args.batchsize, shuffle=True, drop_last=True, num_workers=args.num_workers)
+    fit(initial_model(args), batches, validation, args)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""What the scripts share: options, training, inference, losses, metrics, checkpoints, reports."""

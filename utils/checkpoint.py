@@ -1,0 +1,121 @@
+"""Checkpoints: one file from which a network is rebuilt, or a run resumed.
+
+A checkpoint is a dict of tensors and plain types: ``format``, ``model`` (what ``build_model`` takes),
+``preprocessing``, ``weights`` (the ones to predict with), ``epoch``, ``best_score``, ``run`` (the script's
+arguments) and, in ``last.pth`` alone, ``training`` (all that ``--resume`` needs). Nothing here unpickles code.
+"""
+
+import os
+import pickle
+import re
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from data.errors import InputError
+from models import build_model
+
+FORMAT = "cares-unet-1"
+FIELDS = {"format", "model", "preprocessing", "weights", "epoch", "best_score", "run"}
+
+# The released checkpoint numbers its modules along the data path and says `classfier`; in the order of application.
+RELEASED_NAMES = [
+    (r"^decoder5\.", "bottleneck."),
+    (r"^decoder6\.", "decoder4."),
+    (r"^decoder7\.", "decoder3."),
+    (r"^decoder8\.", "decoder2."),
+    (r"^conv\.", "decoder1."),
+    (r"^classfier\.", "head."),
+    (r"\.bconv\.", ".conv."),
+    (r"\.resnet\.", ".residual."),
+    (r"^(down\d)\.0\.", r"\1.conv."),
+    (r"^(down\d)\.1\.", r"\1.residual."),
+    (r"\.inc\.0\.", ".conv1.conv."),
+    (r"\.inc\.1\.", ".conv1.bn."),
+    (r"\.inc\.3\.", ".conv2."),
+    (r"\.inc\.4\.", ".bn2."),
+    (r"^(up\d)\.down\.", r"\1.compressor."),
+    (r"^up(\d)\.", lambda match: f"up{5 - int(match[1])}."),
+]
+
+
+def save_checkpoint(path: Path, content: dict) -> None:
+    """Write ``content`` under a temporary name, then rename: a kill leaves the old file or the new one, whole."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    torch.save({"format": FORMAT, **content}, temporary)
+    os.replace(temporary, path)
+
+
+def read_checkpoint(path: Path) -> dict:
+    """A checkpoint of ours as it is, or a bare state dict (ours or the released one) put into the same form.
+
+    Raises InputError if the file is missing, damaged, not a CARes-UNet, or holds more than tensors and plain types.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of foreign pickles; the error below says more
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"{path}: can't be opened ({error.strerror}); give the path of a .pth file") from error
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path}: holds more than tensors and plain types; pickled code is never run, ask for a state dict"
+        ) from error
+    except Exception as error:  # a damaged file can make torch.load raise almost anything
+        raise InputError(f"{path}: damaged, or not a checkpoint; fetch or copy it again") from error
+
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}, not a checkpoint; give a CARes-UNet checkpoint")
+    if content.get("format") == FORMAT and content.keys() >= FIELDS:
+        return content
+    if "classfier.weight" in content:
+        content = _rename_released(content)
+    if not {"encoder1.conv.conv.weight", "head.weight"} <= content.keys():
+        raise InputError(f"{path}: not a CARes-UNet checkpoint; give one that these scripts saved, or the released one")
+    base_channels, in_channels = content["encoder1.conv.conv.weight"].shape[:2]
+    num_classes = content["head.weight"].shape[0]
+    return {
+        "model": {
+            "name": "cares_unet",
+            "in_channels": in_channels,
+            "num_classes": num_classes,
+            "base_channels": base_channels,
+        },
+        "preprocessing": {"image_size": 256},
+        "weights": content,
+        "epoch": 0,
+    }
+
+
+def load_model(path: Path | str) -> tuple[nn.Module, dict]:
+    """The network of a checkpoint, rebuilt from the file alone and in eval mode, and its preprocessing.
+
+    Takes all that ``read_checkpoint`` does; the preprocessing is ``{"image_size": int}``, the side to which
+    slices were resized. Raises InputError as it does, and if weights are missing or of another shape.
+    """
+    content = read_checkpoint(Path(path))
+    return rebuild(content, path).eval(), content["preprocessing"]
+
+
+def rebuild(content: dict, path: Path | str) -> nn.Module:
+    """The network in what ``read_checkpoint(path)`` returned."""
+    try:
+        model = build_model(**content["model"])
+        model.load_state_dict(content["weights"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: its weights do not fit its network ({reason}); fetch or copy it again") from error
+    return model
+
+
+def _rename_released(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    renamed = {}
+    for key, value in weights.items():
+        if ".conv1x1." in key:  # in the file, but on no path through the network
+            continue
+        for pattern, name in RELEASED_NAMES:
+            key = re.sub(pattern, name, key)
+        renamed[key] = value
+    return renamed

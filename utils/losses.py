@@ -1,0 +1,28 @@
+"""The training loss: cross entropy plus soft Dice (section 2.E of the paper)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def segmentation_loss(logits: Tensor, mask: Tensor, *, ignore: int = 255, smooth: float = 1e-4) -> Tensor:
+    """Cross entropy + (1 - soft Dice averaged over all classes), both over the pixels that are not ignored.
+
+    logits: ``(N, C, H, W)``. mask: int64 ``(N, H, W)``, class indices or ``ignore``. Returns a scalar >= 0,
+    about 0 for a perfect prediction, and 0 where every pixel is ignored. Sums run over the whole batch, so
+    that a slice without lesion does not make the Dice of lesions jump.
+    """
+    # In half precision, sums over a batch of pixels would overflow or lose the small lesions.
+    log_probabilities = F.log_softmax(logits.float(), dim=1)
+    valid = mask != ignore
+    target = mask.where(valid, 0)
+    cross_entropy = -log_probabilities.gather(1, target[:, None])[:, 0]
+    cross_entropy = (cross_entropy * valid).sum() / valid.sum().clamp(min=1)
+
+    weight = valid[:, None]
+    probabilities = log_probabilities.exp() * weight
+    one_hot = F.one_hot(target, logits.shape[1]).movedim(-1, 1) * weight
+    overlap = (probabilities * one_hot).sum(dim=(0, 2, 3))
+    total = (probabilities + one_hot).sum(dim=(0, 2, 3))
+    dice = (2 * overlap + smooth) / (total + smooth)
+    return cross_entropy + torch.mean(1 - dice)

@@ -1,0 +1,230 @@
+"""Command-line options that the scripts share, and how their errors are told."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from data.errors import InputError
+from data.slices import Pair, pair_by_stem, split_pairs
+from utils.checkpoint import read_checkpoint
+
+# The published settings; the defaults of the options below are the best recipe found.
+PAPER_RECIPE = {
+    "epoch": 1200,
+    "batchsize": 4,
+    "lr": 5e-4,
+    "lr_schedule": "step",
+    "optimizer_type": "ranger",
+    "data_augmentation": False,
+    "ema_decay": 0.0,
+    "clip_grad": 0.0,
+}
+FOLDERS = {
+    "train_img_path": "Train-Image",
+    "train_msk_path": "Train-Mask",
+    "semi_img_path": "Unlabeled",
+    "semi_msk_path": "Pos-Mask",
+    "test_img_path": "Test-Image",
+    "image_dir": "Unlabeled",
+    "mask_dir": "Pos-Mask",
+}
+PUBLISHED_DECAY = {"decay_rate": 0.1, "decay_epoch": 30, "decay_start_epoch": 800}
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that shows defaults in its help and tells an error in one line."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(
+            description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
+        )
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call a script's ``main``; tell the user's faults in one line, with exit code 2, in place of a traceback."""
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except torch.cuda.OutOfMemoryError:
+        print("error: the GPU's memory is full; lower --batchsize, --image_size or --base_channels", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def number(kind: type, low: float, high: float = float("inf"), *, above: bool = False) -> Callable[[str], float]:
+    """An argparse type: an ``int`` or ``float`` from ``low`` to ``high`` (``above``: more than ``low``)."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of type {kind.__name__}") from None
+        if not (low < value if above else low <= value) or value > high:
+            most = f" and at most {high}" if high != float("inf") else ""
+            raise argparse.ArgumentTypeError(f"must be {'above' if above else 'at least'} {low}{most}, not {text}")
+        return value
+
+    return parse
+
+
+def add_device_options(parser: Parser) -> None:
+    group = parser.add_argument_group("machine")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    group.add_argument("--num_workers", type=number(int, 0), help="loader processes; default: 4 with a GPU, else 0")
+    group.add_argument("--cache_gb", type=number(float, 0), default=4.0, help="memory for decoded slices, in GB")
+
+
+def add_labeled_data_options(parser: Parser) -> None:
+    group = parser.add_argument_group("labeled slices")
+    group.add_argument("--data_root", type=Path, default=Path("."), help="folder that holds the ones below")
+    group.add_argument("--train_img_path", type=Path, help="default: DATA_ROOT/Train-Image")
+    group.add_argument("--train_msk_path", type=Path, help="default: DATA_ROOT/Train-Mask")
+    group.add_argument("--val_img_path", type=Path, help="validate on this folder instead of on --val_fraction")
+    group.add_argument("--val_msk_path", type=Path, help="its masks")
+    group.add_argument(
+        "--val_fraction", type=number(float, 0, 0.9), default=0.2, help="share of labeled slices kept for validation"
+    )
+    group.add_argument("--image_size", type=number(int, 16), default=256, help="side to which slices are resized")
+    group.add_argument("--data_augmentation", action=argparse.BooleanOptionalAction, default=True)
+
+
+def add_pseudo_labeled_data_options(parser: Parser) -> None:
+    group = parser.add_argument_group("pseudo-labeled slices")
+    group.add_argument("--semi_img_path", type=Path, help="default: DATA_ROOT/Unlabeled")
+    group.add_argument("--semi_msk_path", type=Path, help="default: DATA_ROOT/Pos-Mask")
+
+
+def add_training_options(parser: Parser, *, save_folder: str) -> None:
+    group = parser.add_argument_group("model and training")
+    group.add_argument("--recipe", choices=["default", "paper"], default="default", help="paper: published settings")
+    group.add_argument("--base_channels", type=number(int, 1), default=64, help="width of the first level")
+    group.add_argument("--pretrained_model", type=Path, help="checkpoint whose weights to start from")
+    group.add_argument("--epoch", type=number(int, 1), default=200, help="passes over the labeled slices")
+    group.add_argument("--batchsize", type=number(int, 1), default=4)
+    group.add_argument("--optimizer_type", choices=["ranger", "adam", "adamw", "sgd"], default="ranger")
+    group.add_argument("--lr", type=number(float, 0, above=True), default=1e-3)
+    group.add_argument("--weight_decay", type=number(float, 0), default=0.0)
+    group.add_argument(
+        "--lr_schedule",
+        choices=["flat_cosine", "step"],
+        help="flat_cosine: constant for 72 %% of the run, then a cosine to 0; step: as the --decay flags tell, "
+        "which imply it; default: flat_cosine",
+    )
+    group.add_argument("--decay_rate", type=number(float, 0, 1, above=True), help="published: 0.1")
+    group.add_argument("--decay_epoch", type=number(int, 1), help="epochs between two decays; published: 30")
+    group.add_argument("--decay_start_epoch", type=number(int, 0), help="no decay up to this epoch; published: 800")
+    group.add_argument("--clip_grad", type=number(float, 0), default=1.0, help="largest gradient norm; 0: no limit")
+    group.add_argument("--ema_decay", type=number(float, 0, 0.99999), default=0.99, help="of averaged weights; 0: none")
+    group.add_argument("--amp", choices=["auto", "off", "bf16", "fp16"], default="auto", help="mixed precision")
+    group.add_argument("--seed", type=number(int, 0), default=0)
+
+    group = parser.add_argument_group("results")
+    group.add_argument("--save_folder", type=Path, default=Path(save_folder), help="checkpoints, log, pictures")
+    group.add_argument("--save_start_epoch", type=number(int, 0), default=0, help="no snapshot up to this epoch")
+    group.add_argument("--snapshots", type=number(int, 0), default=0, help="epochs between two snapshots; 0: none")
+    group.add_argument("--resume", type=Path, metavar="LAST.PTH", help="go on with this run; takes its flags over")
+
+
+def parse_training_options(parser: Parser) -> argparse.Namespace:
+    """Parse with the defaults of the recipe, of the checkpoint to start from, or of the run to resume.
+
+    Flags on the command line win over all of these. Fills in what depends on other flags, and adds ``checkpoint``,
+    the content of the file to resume or to start from (or None).
+    """
+    given, _ = parser.parse_known_args()
+    source = given.resume or given.pretrained_model
+    checkpoint = read_checkpoint(source) if source else None
+    if given.recipe == "paper":
+        parser.set_defaults(**PAPER_RECIPE)
+    if checkpoint:
+        width, image_size = checkpoint["model"]["base_channels"], checkpoint["preprocessing"]["image_size"]
+        parser.set_defaults(base_channels=width, image_size=image_size)
+    if given.resume:
+        if "training" not in checkpoint or checkpoint["run"]["script"] != parser.prog:
+            parser.error(f"--resume {source}: not the last.pth of a run of {parser.prog}; give that file")
+        parser.set_defaults(**checkpoint["run"]["options"], save_folder=source.parent)
+    args = parser.parse_args()
+    args.script, args.checkpoint = parser.prog, checkpoint
+
+    if checkpoint and args.base_channels != width:
+        parser.error(f"--base_channels {args.base_channels}: the network in {source} has {width}; leave the flag out")
+    if (args.val_img_path is None) != (args.val_msk_path is None):
+        parser.error("--val_img_path and --val_msk_path go together; give both or none")
+    if args.lr_schedule is None:
+        decays = any(getattr(args, name) is not None for name in PUBLISHED_DECAY)
+        args.lr_schedule = "step" if decays else "flat_cosine"
+    for name, published in PUBLISHED_DECAY.items():
+        if getattr(args, name) is None:
+            setattr(args, name, published)
+    return complete(args, parser)
+
+
+def add_prediction_options(parser: Parser) -> None:
+    group = parser.add_argument_group("prediction")
+    group.add_argument("--image_size", type=number(int, 16), help="side to resize to; default: as the checkpoint says")
+    group.add_argument("--batchsize", type=number(int, 1), default=8)
+
+
+def parse_options(parser: Parser) -> argparse.Namespace:
+    """Parse the options of a script that does not train."""
+    return complete(parser.parse_args(), parser)
+
+
+def complete(args: argparse.Namespace, parser: Parser) -> argparse.Namespace:
+    """Fill in what was left out: folders from --data_root, the device and the number of workers that suits it."""
+    for name, folder in FOLDERS.items():
+        if name in args and getattr(args, name) is None:
+            setattr(args, name, args.data_root / folder)
+    if args.device == "auto":
+        args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(args.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        parser.error(f"--device {args.device}: {str(error).splitlines()[0]}; use --device auto")
+    args.device = device
+    if args.num_workers is None:
+        args.num_workers = 4 if device.type == "cuda" else 0
+    return args
+
+
+def options_of(args: argparse.Namespace) -> dict:
+    """The options as plain types, for a checkpoint; without those that belong to this machine or this call."""
+    here = {"device", "script", "checkpoint", "resume", "pretrained_model", "save_folder"}
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(args).items()
+        if name not in here and value is not None
+    }
+
+
+def labeled_pairs(args: argparse.Namespace) -> tuple[list[Pair], list[Pair]]:
+    """The pairs to train on and those to validate on: the folders of --val_img_path, or a --val_fraction."""
+    pairs = pair_by_stem(args.train_img_path, args.train_msk_path)
+    if args.val_img_path:
+        return pairs, pair_by_stem(args.val_img_path, args.val_msk_path)
+    return split_pairs(pairs, args.val_fraction, args.seed)
+
+
+def prepare_folder(folder: Path, *, inputs: Sequence[Path | None] = ()) -> None:
+    """Create a folder for results; InputError if it can't be written or is one of the inputs."""
+    for source in inputs:
+        if source is not None and folder.resolve() == source.resolve():
+            raise InputError(f"{folder}: the results would be written among the inputs; name another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{folder}: can't write there ({error.strerror}); name another folder") from error

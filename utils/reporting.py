@@ -1,0 +1,119 @@
+"""What a run reports: log.csv, TensorBoard events, curves and pictures; and the tables of test.py."""
+
+import csv
+import json
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from data.slices import IGNORE, LesionSlices
+from utils.metrics import EMPTY_RULE, SCORES, scores, summarise
+from utils.pictures import Panel, draw_curves, draw_sheet
+
+
+def report_slices(name: str, slices: LesionSlices | None) -> None:
+    """Say how many pairs there are and how much of them is lesion, so that a wrong mask folder shows at once."""
+    if slices is None:
+        print(f"{name:<11} none")
+        return
+    image_folder, mask_folder = (path.parent for path in slices.pairs[0])
+    share = slices.lesion_share()
+    print(f"{name:<11} {len(slices)} pairs from {image_folder} and {mask_folder}, {share:.2%} of the pixels are lesion")
+    if share == 0:
+        print(f"{'':<11} WARNING: not one lesion pixel; is {mask_folder} the right folder?")
+    elif share > 0.5:
+        print(f"{'':<11} WARNING: more lesion than background; are the masks inverted?")
+
+
+def report_scores(rows: Sequence[dict], folder: Path, *, checkpoint: Path, image_size: int) -> None:
+    """Print the mean (std) over images of the scores in ``rows`` and write them to ``summary.json``."""
+    summary = {"checkpoint": str(checkpoint), "image_size": image_size, "images": len(rows)}
+    print(f"masks       {len(rows)} in {folder}")
+    if "dice" in rows[0]:
+        summary |= {"rule": f"argmax masks at each image's own size, {EMPTY_RULE}"}
+        summary |= summarise([{name: row[name] for name in SCORES} for row in rows])
+        print("scores      " + "  ".join(f"{name:>15}" for name in SCORES))
+        values = (f"{summary[name]['mean']:.4f} ({summary[name]['std']:.4f})" for name in SCORES)
+        print("            " + "  ".join(f"{value:>15}" for value in values))
+        print(f"            mean (std) over {len(rows)} images, {summary['rule']}")
+    else:
+        print("scores      none: no truth was given")
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+
+
+class RunLog:
+    """The record of a run in its folder: an epoch a row in ``log.csv`` and in the events, pictures on request.
+
+    A resumed run keeps the rows of the ``epochs_done`` before it and drops what a killed run wrote after them.
+    """
+
+    def __init__(self, folder: Path, *, epochs_done: int) -> None:
+        self.folder = folder
+        self.rows = []
+        if epochs_done:
+            self.rows = read_table(folder / "log.csv", limit=epochs_done)
+            write_table(folder / "log.csv", self.rows)
+        else:
+            (folder / "log.csv").unlink(missing_ok=True)  # of a run that was killed in its first epoch
+        self.events = SummaryWriter(str(folder), purge_step=epochs_done + 1)
+
+    def add(self, row: dict[str, float], *, is_best: bool) -> None:
+        self.rows.append(row)
+        with (self.folder / "log.csv").open("a", newline="") as file:
+            writer = csv.DictWriter(file, row.keys())
+            if len(self.rows) == 1:
+                writer.writeheader()
+            writer.writerow(row)
+        for name, value in row.items():
+            self.events.add_scalar(name, value, row["epoch"])
+        line = f"epoch {row['epoch']:>4}  loss {row['train_loss']:.4f}"
+        if "val_dice" in row:
+            line += f"  val loss {row['val_loss']:.4f}  val Dice {row['val_dice']:.4f}{' *' if is_best else ''}"
+        tqdm.write(line)
+
+    def draw(self, validation: Dataset | None, predictions: Sequence[Tensor] | None) -> None:
+        """Write ``curves.png`` and, with a validation set, ``validation.png``: image, truth, prediction."""
+        draw_curves(self.rows, self.folder / "curves.png")
+        if validation is None:
+            return
+        chosen = np.linspace(0, len(validation) - 1, min(len(validation), 6)).round().astype(int)
+        columns = []
+        for index in chosen:
+            image, mask = validation[index]
+            dice = scores(predictions[index] > 0, mask)["dice"]
+            truth = np.where(mask == IGNORE, 0, mask)
+            columns.append(
+                [
+                    Panel(image[0], None, "image"),
+                    Panel(image[0], truth, "truth"),
+                    Panel(image[0], predictions[index].numpy(), f"prediction, Dice {dice:.2f}"),
+                ]
+            )
+        path = self.folder / "validation.png"
+        draw_sheet(path, list(zip(*columns, strict=True)))
+        drawn = np.asarray(Image.open(path).convert("RGB"))
+        self.events.add_image("validation", drawn, self.rows[-1]["epoch"], dataformats="HWC")
+
+    def close(self) -> None:
+        self.events.close()
+
+
+def read_table(path: Path, *, limit: int) -> list[dict[str, float]]:
+    """The first ``limit`` rows of a CSV file of numbers."""
+    with path.open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in islice(csv.DictReader(file), limit)]
+
+
+def write_table(path: Path, rows: Sequence[dict]) -> None:
+    """Rows of the same keys as CSV."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
