@@ -1,0 +1,54 @@
+"""What several tests need: the reference answers, a tiny phantom data set, and calls of the scripts."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from utils.options import run
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of reference answers of the published code."""
+    if not (SHARED / "golden").is_dir():
+        pytest.skip("the reference answers in ../shared/golden are not part of the repository")
+    return SHARED / "golden"
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory) -> Path:
+    """A phantom data set that no test may change: 10 labeled, 8 unlabeled and 4 test slices of 64 pixels."""
+    folder = tmp_path_factory.mktemp("phantom") / "data"
+    call_as_process("-m", "data.phantom", "--out", folder, "--labeled", 10, "--unlabeled", 8, "--test", 4, "--size", 64)
+    return folder
+
+
+def call_as_process(*arguments) -> subprocess.CompletedProcess:
+    """Run Python from the repository's root, as a user does; the test fails if it exits with an error."""
+    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run a script in this process: ``call("test", "--flag", value)`` -> (exit code, stdout, stderr)."""
+
+    def call_script(name: str, *arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            run(importlib.import_module(name).main)
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call_script

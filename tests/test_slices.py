@@ -1,0 +1,191 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.errors import InputError
+from data.slices import (
+    IGNORED_GRAY,
+    HalfAndHalf,
+    LesionSlices,
+    UnlabeledSlices,
+    list_slices,
+    pair_by_stem,
+    read_image,
+    read_mask,
+    split_pairs,
+)
+
+TRUTH = np.zeros((6, 9), np.uint8)
+TRUTH[1:3, 2:7] = 1
+
+
+def palette(colours):
+    image = Image.fromarray(TRUTH, "P")
+    image.putpalette(np.array(colours, np.uint8).ravel().tolist())
+    return image
+
+
+def rgb(colour):
+    return Image.fromarray(np.array(colour, np.uint8) * TRUTH[..., None])
+
+
+def drawn_in_alpha():
+    return Image.fromarray(np.dstack([np.full((*TRUTH.shape, 3), 200, np.uint8), 255 * TRUTH]))
+
+
+MASKS = {
+    "0/1": Image.fromarray(TRUTH),
+    "0/255": Image.fromarray(255 * TRUTH),
+    "1 bit": Image.fromarray(255 * TRUTH).convert("1"),
+    "16 bits": Image.fromarray(TRUTH.astype(np.uint16)),
+    "palette, black and red": palette([[0, 0, 0], [128, 0, 0]]),
+    "palette, indices as gray": palette([[0, 0, 0], [1, 1, 1]]),
+    "RGB white": rgb([255, 255, 255]),
+    "RGB green": rgb([0, 255, 0]),
+    "RGBA": rgb([255, 0, 0]).convert("RGBA"),
+    "RGBA, in alpha alone": drawn_in_alpha(),
+}
+
+
+@pytest.mark.parametrize("stored", MASKS)
+def test_masks_are_read_rightly_however_stored(tmp_path, stored):
+    MASKS[stored].save(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), TRUTH)
+
+
+def test_palette_whose_first_colour_is_the_lesion(tmp_path):
+    palette([[255, 255, 255], [0, 0, 0]]).save(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), 1 - TRUTH)
+
+
+@pytest.mark.parametrize("value", [0, 1, 255])
+def test_masks_of_one_value(tmp_path, value):
+    Image.fromarray(np.full_like(TRUTH, value)).save(tmp_path / "mask.png")
+    assert (np.array(read_mask(tmp_path / "mask.png")) == (value > 0)).all()
+
+
+def test_ignored_pixels_are_for_pseudo_masks_alone(tmp_path):
+    stored = 255 * TRUTH
+    stored[0] = IGNORED_GRAY
+    Image.fromarray(stored).save(tmp_path / "mask.png")
+    expected = TRUTH.copy()
+    expected[0] = 255
+    assert np.array_equal(read_mask(tmp_path / "mask.png", pseudo=True), expected)
+    with pytest.raises(InputError, match=r"mask\.png: 3 values"):
+        read_mask(tmp_path / "mask.png")
+
+
+def test_images_are_read_rightly_however_stored(tmp_path):
+    gray = np.arange(54, dtype=np.uint8).reshape(6, 9) * 4
+    stored = {
+        "gray.png": Image.fromarray(gray),
+        "rgb.png": Image.fromarray(gray).convert("RGB"),
+        "rgba.png": Image.fromarray(gray).convert("RGBA"),
+        "palette.png": Image.fromarray(gray).convert("P"),
+        "16.png": Image.fromarray(gray.astype(np.uint16) * 257),
+        "16.tif": Image.fromarray(gray.astype(np.uint16) * 257),
+        "32.tif": Image.fromarray(gray.astype(np.int32) * 257),
+    }
+    for name, image in stored.items():
+        image.save(tmp_path / name)
+        assert np.array_equal(read_image(tmp_path / name), gray), name
+
+
+@pytest.mark.parametrize("hounsfield", [np.full((4, 4), -600, np.int32), np.full((4, 4), 0.5, np.float32)])
+def test_images_of_unknown_range_are_refused(tmp_path, hounsfield):
+    Image.fromarray(hounsfield).save(tmp_path / "hu.tif")
+    with pytest.raises(InputError, match=r"hu\.tif: gray levels from .*window"):
+        read_image(tmp_path / "hu.tif")
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Images 2.jpg and 10.jpg with masks 2.png and 10.png."""
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    images.mkdir()
+    masks.mkdir()
+    for stem, gray in (("2", 50), ("10", 200)):
+        Image.fromarray(np.full((6, 9), gray, np.uint8)).save(images / f"{stem}.jpg")
+        Image.fromarray(255 * TRUTH).save(masks / f"{stem}.png")
+    return images, masks
+
+
+def test_pairs_match_by_stem_in_natural_order(folders):
+    assert [(i.name, m.name) for i, m in pair_by_stem(*folders)] == [("2.jpg", "2.png"), ("10.jpg", "10.png")]
+
+
+def test_every_offender_is_named(folders):
+    images, masks = folders
+    for name in ("2.png", "10.png"):
+        (masks / name).rename(masks / f"x{name}")
+    with pytest.raises(InputError, match=r"no mask .* for 2.jpg, 10.jpg .* no image .* for x10.png, x2.png"):
+        pair_by_stem(images, masks)
+
+
+def test_doubled_stems_are_refused(folders):
+    (folders[1] / "2.bmp").write_bytes(b"")
+    with pytest.raises(InputError, match="two files of one stem: 2.bmp and 2.png"):
+        pair_by_stem(*folders)
+
+
+def test_every_unreadable_file_is_named(folders):
+    (folders[0] / "2.jpg").write_text("not an image")
+    whole = (folders[1] / "10.png").read_bytes()
+    (folders[1] / "10.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"2\.jpg: not a readable image .*10\.png: not a readable image"):
+        LesionSlices(pair_by_stem(*folders), size=16)
+
+
+def test_size_of_mask_and_image_must_agree(folders):
+    Image.fromarray(TRUTH[:-1]).save(folders[1] / "10.png")
+    with pytest.raises(InputError, match=r"10\.png: the mask is 9x5, its image .* is 9x6"):
+        LesionSlices(pair_by_stem(*folders), size=16)
+
+
+@pytest.mark.parametrize("cache_gb", [0, 4])
+def test_items(folders, cache_gb):
+    slices = LesionSlices(pair_by_stem(*folders), size=12, cache_gb=cache_gb)
+    image, mask = slices[1]
+    assert image.shape == (1, 12, 12) and image.dtype == torch.float32
+    assert mask.shape == (12, 12) and mask.dtype == torch.int64
+    assert image.mean().item() == pytest.approx(200 / 255, abs=0.01)
+    expected = Image.fromarray(TRUTH).resize((12, 12), Image.NEAREST)
+    assert np.array_equal(mask, expected)
+    assert slices.lesion_share() == pytest.approx(np.mean(expected))
+
+    unlabeled = UnlabeledSlices(list_slices(folders[0]), size=12, cache_gb=cache_gb)
+    assert torch.equal(unlabeled[1], image)
+    assert unlabeled.own_size(1) == (6, 9)
+
+
+def test_cached_slices_are_decoded_once(folders):
+    cached = LesionSlices(pair_by_stem(*folders), size=12)
+    uncached = LesionSlices(pair_by_stem(*folders), size=12, cache_gb=0)
+    for file in folders[0].iterdir():
+        file.unlink()
+    cached[0]
+    with pytest.raises(InputError):
+        uncached[0]
+
+
+def test_split_keeps_order_and_depends_on_the_seed():
+    pairs = list(range(50))
+    train, val = split_pairs(pairs, 0.2, seed=0)
+    assert len(val) == 10 and sorted(train + val) == pairs and train == sorted(train) and val == sorted(val)
+    assert split_pairs(pairs, 0.2, seed=0)[1] == val != split_pairs(pairs, 0.2, seed=1)[1]
+    assert len(split_pairs(pairs, 0.001, seed=0)[1]) == 1
+    assert split_pairs(pairs, 0, seed=0) == (pairs, [])
+
+
+@pytest.mark.parametrize(("labeled", "pseudo"), [(10, 7), (10, 100), (5, 2)])
+def test_batches_are_half_labeled_half_pseudo_labeled(labeled, pseudo):
+    sampler = HalfAndHalf(labeled, pseudo, batchsize=4)
+    batches = list(sampler)
+    assert len(batches) == len(sampler) == labeled // 2
+    for batch in batches:
+        assert all(i < labeled for i in batch[:2]) and all(labeled <= i < labeled + pseudo for i in batch[2:])
+    seen = [i for batch in batches for i in batch[:2]]
+    assert len(set(seen)) == len(seen) == labeled // 2 * 2
+    drawn = [i for batch in batches for i in batch[2:]]
+    assert len(set(drawn)) == min(len(drawn), pseudo)
