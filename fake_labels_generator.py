@@ -5,10 +5,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from data.command_line import Parser, number, run
 from data.slices import IGNORED_GRAY, UnlabeledSlices, list_slices
 from utils.checkpoint import load_model
 from utils.inference import predict
-from utils.options import Parser, add_device_options, add_prediction_options, number, parse_options, prepare_folder, run
+from utils.options import add_device_options, add_prediction_options, parse_options, prepare_folder
 from utils.reporting import write_table
 
 

@@ -3,17 +3,16 @@
 import torch
 from torch.utils.data import ConcatDataset, DataLoader
 
+from data.command_line import Parser, run
 from data.slices import HalfAndHalf, LesionSlices, pair_by_stem
 from data.transforms import augmentation
 from utils.options import (
-    Parser,
     add_device_options,
     add_labeled_data_options,
     add_pseudo_labeled_data_options,
     add_training_options,
     labeled_pairs,
     parse_training_options,
-    run,
 )
 from utils.reporting import report_slices
 from utils.training import fit, initial_model

@@ -3,16 +3,15 @@
 import torch
 from torch.utils.data import DataLoader
 
+from data.command_line import Parser, run
 from data.slices import LesionSlices
 from data.transforms import augmentation
 from utils.options import (
-    Parser,
     add_device_options,
     add_labeled_data_options,
     add_training_options,
     labeled_pairs,
     parse_training_options,
-    run,
 )
 from utils.reporting import report_slices
 from utils.training import fit, initial_model

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from data.command_line import Parser, run
 from data.slices import UnlabeledSlices, list_slices, pair_by_stem, read_all, read_image, read_mask, read_pair
 from utils.checkpoint import load_model
 from utils.inference import predict
 from utils.metrics import scores
-from utils.options import Parser, add_device_options, add_prediction_options, parse_options, prepare_folder, run
+from utils.options import add_device_options, add_prediction_options, parse_options, prepare_folder
 from utils.pictures import Panel, draw_sheet
 from utils.reporting import report_scores, write_table
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.options import run
+from data.command_line import run
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"

@@ -125,7 +125,7 @@ def test_every_offender_is_named(folders):
 
 def test_doubled_stems_are_refused(folders):
     (folders[1] / "2.bmp").write_bytes(b"")
-    with pytest.raises(InputError, match="two files of one stem: 2.bmp and 2.png"):
+    with pytest.raises(InputError, match=r"two files of one stem: 2\.bmp and 2\.png"):
         pair_by_stem(*folders)
 
 

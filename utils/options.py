@@ -1,12 +1,12 @@
-"""Command-line options that the scripts share, and how their errors are told."""
+"""Command-line options that the scripts share."""
 
 import argparse
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from data.command_line import Parser, number
 from data.errors import InputError
 from data.slices import Pair, pair_by_stem, split_pairs
 from utils.checkpoint import read_checkpoint
@@ -34,49 +34,6 @@ FOLDERS = {
 PUBLISHED_DECAY = {"decay_rate": 0.1, "decay_epoch": 30, "decay_start_epoch": 800}
 
 
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that shows defaults in its help and tells an error in one line."""
-
-    def __init__(self, description: str) -> None:
-        super().__init__(
-            description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
-        )
-
-    def error(self, message: str) -> None:
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
-
-
-def run(main: Callable[[], None]) -> None:
-    """Call a script's ``main``; tell the user's faults in one line, with exit code 2, in place of a traceback."""
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except torch.cuda.OutOfMemoryError:
-        print("error: the GPU's memory is full; lower --batchsize, --image_size or --base_channels", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
-
-
-def number(kind: type, low: float, high: float = float("inf"), *, above: bool = False) -> Callable[[str], float]:
-    """An argparse type: an ``int`` or ``float`` from ``low`` to ``high`` (``above``: more than ``low``)."""
-
-    def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number of type {kind.__name__}") from None
-        if not (low < value if above else low <= value) or value > high:
-            most = f" and at most {high}" if high != float("inf") else ""
-            raise argparse.ArgumentTypeError(f"must be {'above' if above else 'at least'} {low}{most}, not {text}")
-        return value
-
-    return parse
-
-
 def add_device_options(parser: Parser) -> None:
     group = parser.add_argument_group("machine")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -95,7 +52,9 @@ def add_labeled_data_options(parser: Parser) -> None:
         "--val_fraction", type=number(float, 0, 0.9), default=0.2, help="share of labeled slices kept for validation"
     )
     group.add_argument("--image_size", type=number(int, 16), default=256, help="side to which slices are resized")
-    group.add_argument("--data_augmentation", action=argparse.BooleanOptionalAction, default=True)
+    group.add_argument(
+        "--data_augmentation", action=argparse.BooleanOptionalAction, default=True, help="random turns, shifts, grays"
+    )
 
 
 def add_pseudo_labeled_data_options(parser: Parser) -> None:
@@ -110,10 +69,14 @@ def add_training_options(parser: Parser, *, save_folder: str) -> None:
     group.add_argument("--base_channels", type=number(int, 1), default=64, help="width of the first level")
     group.add_argument("--pretrained_model", type=Path, help="checkpoint whose weights to start from")
     group.add_argument("--epoch", type=number(int, 1), default=200, help="passes over the labeled slices")
-    group.add_argument("--batchsize", type=number(int, 1), default=4)
-    group.add_argument("--optimizer_type", choices=["ranger", "adam", "adamw", "sgd"], default="ranger")
-    group.add_argument("--lr", type=number(float, 0, above=True), default=1e-3)
-    group.add_argument("--weight_decay", type=number(float, 0), default=0.0)
+    group.add_argument("--batchsize", type=number(int, 1), default=4, help="slices a step")
+    group.add_argument(
+        "--optimizer_type", choices=["ranger", "adam", "adamw", "sgd"], default="ranger", help="optimizer"
+    )
+    group.add_argument("--lr", type=number(float, 0, above=True), default=1e-3, help="learning rate")
+    group.add_argument(
+        "--weight_decay", type=number(float, 0), default=0.0, help="decoupled, where the optimizer does so"
+    )
     group.add_argument(
         "--lr_schedule",
         choices=["flat_cosine", "step"],
@@ -125,8 +88,13 @@ def add_training_options(parser: Parser, *, save_folder: str) -> None:
     group.add_argument("--decay_start_epoch", type=number(int, 0), help="no decay up to this epoch; published: 800")
     group.add_argument("--clip_grad", type=number(float, 0), default=1.0, help="largest gradient norm; 0: no limit")
     group.add_argument("--ema_decay", type=number(float, 0, 0.99999), default=0.99, help="of averaged weights; 0: none")
-    group.add_argument("--amp", choices=["auto", "off", "bf16", "fp16"], default="auto", help="mixed precision")
-    group.add_argument("--seed", type=number(int, 0), default=0)
+    group.add_argument(
+        "--amp",
+        choices=["auto", "off", "bf16", "fp16"],
+        default="auto",
+        help="mixed precision; auto: bf16 or fp16 on a GPU",
+    )
+    group.add_argument("--seed", type=number(int, 0), default=0, help="of the split, the weights and the batches")
 
     group = parser.add_argument_group("results")
     group.add_argument("--save_folder", type=Path, default=Path(save_folder), help="checkpoints, log, pictures")
@@ -172,7 +140,7 @@ def parse_training_options(parser: Parser) -> argparse.Namespace:
 def add_prediction_options(parser: Parser) -> None:
     group = parser.add_argument_group("prediction")
     group.add_argument("--image_size", type=number(int, 16), help="side to resize to; default: as the checkpoint says")
-    group.add_argument("--batchsize", type=number(int, 1), default=8)
+    group.add_argument("--batchsize", type=number(int, 1), default=8, help="slices at a time")
 
 
 def parse_options(parser: Parser) -> argparse.Namespace:

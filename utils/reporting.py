@@ -3,7 +3,6 @@
 import csv
 import json
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -56,18 +55,16 @@ class RunLog:
 
     def __init__(self, folder: Path, *, epochs_done: int) -> None:
         self.folder = folder
-        self.rows = []
-        if epochs_done:
-            self.rows = read_table(folder / "log.csv", limit=epochs_done)
-            write_table(folder / "log.csv", self.rows)
-        else:
-            (folder / "log.csv").unlink(missing_ok=True)  # of a run that was killed in its first epoch
+        log = folder / "log.csv"
+        kept = log.read_text().splitlines(keepends=True)[: epochs_done + 1] if epochs_done else []
+        log.write_text("".join(kept))
+        self.rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(kept)]
         self.events = SummaryWriter(str(folder), purge_step=epochs_done + 1)
 
     def add(self, row: dict[str, float], *, is_best: bool) -> None:
         self.rows.append(row)
-        with (self.folder / "log.csv").open("a", newline="") as file:
-            writer = csv.DictWriter(file, row.keys())
+        with (self.folder / "log.csv").open("a") as file:
+            writer = csv.DictWriter(file, row.keys(), lineterminator="\n")
             if len(self.rows) == 1:
                 writer.writeheader()
             writer.writerow(row)
@@ -88,12 +85,12 @@ class RunLog:
         for index in chosen:
             image, mask = validation[index]
             dice = scores(predictions[index] > 0, mask)["dice"]
-            truth = np.where(mask == IGNORE, 0, mask)
+            image, truth = image[0].numpy(), np.where(mask == IGNORE, 0, mask)
             columns.append(
                 [
-                    Panel(image[0], None, "image"),
-                    Panel(image[0], truth, "truth"),
-                    Panel(image[0], predictions[index].numpy(), f"prediction, Dice {dice:.2f}"),
+                    Panel(image, None, "image"),
+                    Panel(image, truth, "truth"),
+                    Panel(image, predictions[index].numpy(), f"prediction, Dice {dice:.2f}"),
                 ]
             )
         path = self.folder / "validation.png"
@@ -105,15 +102,9 @@ class RunLog:
         self.events.close()
 
 
-def read_table(path: Path, *, limit: int) -> list[dict[str, float]]:
-    """The first ``limit`` rows of a CSV file of numbers."""
-    with path.open(newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in islice(csv.DictReader(file), limit)]
-
-
 def write_table(path: Path, rows: Sequence[dict]) -> None:
     """Rows of the same keys as CSV."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
+    with path.open("w") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -195,4 +195,10 @@ def _restore(parts: dict, args: argparse.Namespace) -> None:
     torch.set_rng_state(training["random"]["cpu"])
     if args.device.type == "cuda" and "cuda" in training["random"]:
         torch.cuda.set_rng_state(training["random"]["cuda"], args.device)
+    # --lr and --weight_decay may have been given anew, for a run whose loss was lost.
+    optimizer, schedule = parts["optimizer"], parts["schedule"]
+    schedule.base_lrs = [args.lr] * len(optimizer.param_groups)
+    for group, factor in zip(optimizer.param_groups, schedule.lr_lambdas, strict=True):
+        group["lr"] = args.lr * factor(schedule.last_epoch)
+        group["weight_decay"] = args.weight_decay
     args.checkpoint = None  # frees as much memory as the network and the optimizer take

@@ -1,0 +1,56 @@
+"""Command lines for people: options with their defaults in the help, and errors in one line."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+import torch
+
+from data.errors import InputError
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str:
+        # Where the default depends on other flags, the help text itself tells it.
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that shows defaults in its help and tells an error in one line."""
+
+    def __init__(self, description: str, **kwargs) -> None:
+        super().__init__(description=description, formatter_class=_Help, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def number(kind: type, low: float, high: float = float("inf"), *, above: bool = False) -> Callable[[str], float]:
+    """An argparse type: an ``int`` or ``float`` from ``low`` to ``high`` (``above``: more than ``low``)."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of type {kind.__name__}") from None
+        if not (low < value if above else low <= value) or value > high:
+            most = f" and at most {high}" if high != float("inf") else ""
+            raise argparse.ArgumentTypeError(f"must be {'above' if above else 'at least'} {low}{most}, not {text}")
+        return value
+
+    return parse
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call a script's ``main``; tell the user's faults in one line, with exit code 2, in place of a traceback."""
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except torch.cuda.OutOfMemoryError:
+        print("error: the GPU's memory is full; lower --batchsize, --image_size or --base_channels", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,221 @@
+"""Faults of the user: one line that names the file or flag, exit code 2, and nothing overwritten or lost."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import call_as_process
+from PIL import Image
+
+TINY = ("--base_channels", 2, "--image_size", 32, "--epoch", 1)
+
+
+@pytest.fixture
+def data(phantom, tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(phantom, folder)
+    shutil.copytree(folder / "Train-Mask", folder / "Pos-Mask")
+    for extra in ("phantom_0008.png", "phantom_0009.png"):
+        (folder / "Pos-Mask" / extra).unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(phantom, tmp_path_factory):
+    """The folder of a finished run of supervised_train.py."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    call_as_process("supervised_train.py", "--data_root", phantom, *TINY, "--save_folder", folder)
+    return folder
+
+
+def contents(folder):
+    return {str(f): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def refused(call, script, *arguments, names, kept):
+    """The script stops with one line that has all of ``names`` in it and leaves the folder ``kept`` as it was."""
+    before = contents(kept)
+    code, _, error = call(script, *arguments)
+    assert code == 2
+    assert error.startswith("error: ") and error.count("\n") == 1, error
+    for name in names:
+        assert str(name) in error, error
+    assert contents(kept) == before
+
+
+def empty(folder):
+    for file in folder.iterdir():
+        file.unlink()
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def resave(file, change):
+    Image.fromarray(change(np.array(Image.open(file)))).save(file)
+
+
+TRAINING_DATA_FAULTS = {
+    "missing folder": (lambda d: shutil.rmtree(d / "Train-Image"), ["Train-Image: no such folder"]),
+    "empty folder": (lambda d: empty(d / "Train-Mask"), ["Train-Mask: no image"]),
+    "image without mask": (lambda d: (d / "Train-Mask/phantom_0003.png").unlink(), ["no mask", "phantom_0003.png"]),
+    "mask without image": (lambda d: (d / "Train-Image/phantom_0003.png").unlink(), ["no image", "phantom_0003.png"]),
+    "two masks of one stem": (
+        lambda d: shutil.copy(d / "Train-Mask/phantom_0003.png", d / "Train-Mask/phantom_0003.bmp"),
+        ["Train-Mask: two files of one stem", "phantom_0003.bmp", "phantom_0003.png"],
+    ),
+    "truncated image": (lambda d: truncate(d / "Train-Image/phantom_0003.png"), ["Train-Image/phantom_0003.png"]),
+    "truncated mask": (lambda d: truncate(d / "Train-Mask/phantom_0003.png"), ["Train-Mask/phantom_0003.png"]),
+    "text file": (lambda d: (d / "Train-Image/phantom_0003.png").write_text("text"), ["Train-Image/phantom_0003.png"]),
+    "mask of another size": (
+        lambda d: resave(d / "Train-Mask/phantom_0003.png", lambda mask: mask[:-4]),
+        ["Train-Mask/phantom_0003.png", "64x60", "64x64"],
+    ),
+    "mask of many values": (
+        lambda d: resave(
+            d / "Train-Mask/phantom_0003.png", lambda mask: np.arange(4096, dtype=np.uint8).reshape(64, 64)
+        ),
+        ["Train-Mask/phantom_0003.png", "256 values"],
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", TRAINING_DATA_FAULTS)
+def test_faults_in_the_labeled_slices(call, data, tmp_path, fault):
+    spoil, names = TRAINING_DATA_FAULTS[fault]
+    spoil(data)
+    flags = ["--data_root", data, *TINY, "--save_folder", tmp_path / "run"]
+    refused(call, "supervised_train", *flags, names=names, kept=tmp_path)
+    refused(call, "semi_supervised_train", *flags, names=names, kept=tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "folder"),
+    [
+        ("semi_supervised_train", "Pos-Mask"),
+        ("semi_supervised_train", "Unlabeled"),
+        ("fake_labels_generator", "Unlabeled"),
+        ("test", "Test-Image"),
+    ],
+)
+def test_missing_folders(call, data, trained, tmp_path, script, folder):
+    shutil.rmtree(data / folder)
+    flags = {
+        "semi_supervised_train": [*TINY, "--save_folder", tmp_path / "run"],
+        "fake_labels_generator": ["--model_path", trained / "best.pth"],
+        "test": ["--pretrained_model", trained / "best.pth", "--img_save_folder", tmp_path / "run"],
+    }[script]
+    refused(call, script, "--data_root", data, *flags, names=[data / folder, "no such folder"], kept=tmp_path)
+
+
+def test_faults_in_the_test_slices_stop_before_the_first_mask(call, data, trained, tmp_path):
+    flags = ["--data_root", data, "--pretrained_model", trained / "best.pth", "--img_save_folder", tmp_path / "out"]
+    truncate(data / "Test-Image/phantom_0003.png")
+    refused(call, "test", *flags, names=["Test-Image/phantom_0003.png"], kept=tmp_path)
+    (data / "Test-Mask/phantom_0003.png").unlink()
+    refused(call, "test", *flags, names=["no mask", "phantom_0003.png"], kept=tmp_path)
+    truncate(data / "Unlabeled/phantom_0005.png")
+    flags = ["--data_root", data, "--model_path", trained / "best.pth"]
+    refused(call, "fake_labels_generator", *flags, names=["Unlabeled/phantom_0005.png"], kept=tmp_path)
+
+
+class Payload:
+    def __init__(self, victim):
+        self.victim = victim
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.victim}",)
+
+
+def spoilt_checkpoint(kind, trained, folder):
+    path = folder / f"{kind}.pth"
+    if kind == "foreign":
+        torch.save(torch.nn.Linear(2, 2).state_dict(), path)
+    elif kind == "truncated":
+        shutil.copy(trained / "last.pth", path)
+        truncate(path)
+    elif kind == "pickled code":
+        torch.save({"weights": Payload(folder / "victim")}, path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["missing", "foreign", "truncated", "pickled code"])
+@pytest.mark.parametrize(
+    ("script", "flag"),
+    [
+        ("test", "--pretrained_model"),
+        ("fake_labels_generator", "--model_path"),
+        ("supervised_train", "--pretrained_model"),
+        ("supervised_train", "--resume"),
+    ],
+)
+def test_unusable_checkpoints(call, data, trained, tmp_path, script, flag, kind):
+    path = spoilt_checkpoint(kind, trained, tmp_path)
+    refused(call, script, "--data_root", data, flag, path, names=[path], kept=tmp_path)
+    assert not (tmp_path / "victim").exists()
+
+
+@pytest.mark.parametrize(("flag", "file"), [("--pretrained_model", "best.pth"), ("--resume", "last.pth")])
+def test_width_that_disagrees_with_the_checkpoint(call, data, trained, flag, file):
+    arguments = ["--data_root", data, flag, trained / file, "--base_channels", 8, "--epoch", 2]
+    refused(call, "supervised_train", *arguments, names=["--base_channels 8", trained / file, "2"], kept=trained)
+
+
+def test_resume_needs_the_last_checkpoint_of_the_same_script(call, data, trained):
+    refused(call, "supervised_train", "--resume", trained / "best.pth", names=["best.pth", "last.pth"], kept=trained)
+    refused(
+        call,
+        "semi_supervised_train",
+        "--resume",
+        trained / "last.pth",
+        names=["semi_supervised_train.py"],
+        kept=trained,
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "names"),
+    [
+        ("supervised_train", ["--batchsize", 0], ["--batchsize", "at least 1"]),
+        ("supervised_train", ["--batchsize", "four"], ["--batchsize", "'four'"]),
+        ("supervised_train", ["--batchsize", 9], ["--batchsize 9", "fewer"]),
+        ("semi_supervised_train", ["--batchsize", 3], ["--batchsize 3", "even"]),
+        ("semi_supervised_train", ["--batchsize", 18], ["--batchsize 18", "fewer"]),
+        ("supervised_train", ["--lr", 0], ["--lr", "above 0"]),
+        ("supervised_train", ["--val_fraction", 1], ["--val_fraction", "at most 0.9"]),
+        ("supervised_train", ["--val_img_path", "x"], ["--val_img_path", "--val_msk_path"]),
+        ("supervised_train", ["--device", "cuda:77"], ["--device cuda:77"]),
+        ("supervised_train", ["--amp", "fp16", "--device", "cpu"], ["--amp fp16"]),
+        ("supervised_train", ["--epochs", 3], ["--epochs"]),
+    ],
+)
+def test_wrong_flags(call, data, tmp_path, script, flags, names):
+    arguments = ["--data_root", data, *TINY, "--save_folder", tmp_path / "run", *flags]
+    refused(call, script, *arguments, names=names, kept=tmp_path)
+
+
+@pytest.mark.parametrize("script", ["supervised_train", "fake_labels_generator", "test"])
+def test_unwritable_output_folder(call, data, trained, tmp_path, script):
+    (tmp_path / "file").write_text("in the way")
+    out = tmp_path / "file" / "out"
+    flags = {
+        "supervised_train": [*TINY, "--save_folder", out],
+        "fake_labels_generator": ["--model_path", trained / "best.pth", "--Mask-dir", out],
+        "test": ["--pretrained_model", trained / "best.pth", "--img_save_folder", out],
+    }[script]
+    refused(call, script, "--data_root", data, *flags, names=[out, "can't write"], kept=tmp_path)
+
+
+def test_a_finished_run_is_not_overwritten(call, data, trained):
+    arguments = ["--data_root", data, *TINY, "--save_folder", trained]
+    refused(call, "supervised_train", *arguments, names=["--resume", trained / "last.pth"], kept=trained)
+
+
+@pytest.mark.parametrize("folder", ["Test-Image", "Test-Mask"])
+def test_masks_are_not_written_over_the_inputs(call, data, trained, tmp_path, folder):
+    flags = ["--data_root", data, "--pretrained_model", trained / "best.pth", "--img_save_folder", data / folder]
+    refused(call, "test", *flags, names=[data / folder], kept=tmp_path)

@@ -1,0 +1,167 @@
+"""The four scripts from end to end, as a user starts them."""
+
+import csv
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import call_as_process
+from PIL import Image
+
+from data.slices import IGNORED_GRAY, list_slices
+from models import build_model
+
+SMALL = ("--base_channels", 4, "--image_size", 48, "--epoch", 3)
+
+
+@pytest.fixture(scope="module")
+def chain(phantom, tmp_path_factory):
+    """The folder in which the four scripts have run, with what each of them printed."""
+    root = tmp_path_factory.mktemp("chain")
+    data, runs = root / "data", root / "runs"
+    shutil.copytree(phantom, data)
+    best = runs / "supervised" / "best.pth"
+    printed = {
+        "supervised": call_as_process(
+            "supervised_train.py", "--data_root", data, *SMALL, "--save_folder", runs / "supervised"
+        ),
+        "fake": call_as_process("fake_labels_generator.py", "--data_root", data, "--model_path", best),
+        "semi": call_as_process(
+            "semi_supervised_train.py",
+            *("--data_root", data, *SMALL, "--pretrained_model", best, "--save_folder", runs / "semi"),
+        ),
+        "test": call_as_process(
+            "test.py",
+            *("--data_root", data, "--pretrained_model", runs / "semi" / "best.pth"),
+            *("--img_save_folder", root / "out", "--save_type", "compare"),
+        ),
+    }
+    return root, {name: done.stdout for name, done in printed.items()}
+
+
+def test_training_says_what_it_found(chain):
+    _, printed = chain
+    assert "8 pairs from" in printed["supervised"] and "2 pairs from" in printed["supervised"]
+    assert "of the pixels are lesion" in printed["supervised"]
+    parameters = sum(p.numel() for p in build_model("cares_unet", base_channels=4).parameters()) / 1e6
+    assert re.search(rf"width 4, {parameters:.2f} M parameters, 48 px, on CPU .*, float32", printed["supervised"])
+    assert "pseudo      8 pairs" in printed["semi"]
+
+
+@pytest.mark.parametrize("run", ["supervised", "semi"])
+def test_a_run_leaves_its_record(chain, run):
+    folder = chain[0] / "runs" / run
+    assert {"best.pth", "last.pth", "log.csv", "curves.png", "validation.png"} <= {f.name for f in folder.iterdir()}
+    assert list(folder.glob("events.out.tfevents.*"))
+    assert len(list(csv.DictReader((folder / "log.csv").open()))) == 3
+    for picture in ("curves.png", "validation.png"):
+        assert np.asarray(Image.open(folder / picture).convert("L")).std() > 5
+
+
+def test_pseudo_labels(chain):
+    data = chain[0] / "data"
+    rows = list(csv.DictReader((data / "Pos-Mask" / "pseudo_labels.csv").open()))
+    assert [row["image"] for row in rows] == [f.name for f in list_slices(data / "Unlabeled")]
+    for row, file in zip(rows, list_slices(data / "Pos-Mask"), strict=True):
+        mask = np.asarray(Image.open(file))
+        assert mask.shape == (64, 64) and set(np.unique(mask)) <= {0, 255}
+        assert float(row["lesion_share"]) == pytest.approx((mask == 255).mean())
+        assert 0.5 <= float(row["mean_confidence"]) <= 1 and float(row["kept_share"]) == 1
+
+
+def test_confidence_marks_pixels_to_ignore(chain, tmp_path, call):
+    root, _ = chain
+    arguments = ["--model_path", root / "runs" / "semi" / "best.pth", "--Image_dir", root / "data" / "Unlabeled"]
+    code, _, _ = call("fake_labels_generator", *arguments, "--Mask-dir", tmp_path / "masks", "--confidence", 0.9)
+    assert code == 0
+    rows = list(csv.DictReader((tmp_path / "masks" / "pseudo_labels.csv").open()))
+    shares = [float(row["kept_share"]) for row in rows]
+    for share, file in zip(shares, list_slices(tmp_path / "masks"), strict=True):
+        mask = np.asarray(Image.open(file))
+        assert set(np.unique(mask)) <= {0, IGNORED_GRAY, 255}
+        assert share == pytest.approx((mask != IGNORED_GRAY).mean())
+    assert min(shares) < 1
+    code, out, _ = call(
+        "semi_supervised_train",
+        *("--data_root", root / "data", "--semi_msk_path", tmp_path / "masks"),
+        *("--base_channels", 2, "--image_size", 32, "--epoch", 1, "--save_folder", tmp_path / "run"),
+    )
+    assert code == 0 and "pseudo      8 pairs" in out
+
+
+def test_masks_and_tables_of_test(chain):
+    root, printed = chain
+    out = root / "out"
+    rows = list(csv.DictReader((out / "scores.csv").open()))
+    summary = json.loads((out / "summary.json").read_text())
+    assert len(rows) == summary["images"] == 4
+    for row, truth_file in zip(rows, list_slices(root / "data" / "Test-Mask"), strict=True):
+        mask, truth = (np.asarray(Image.open(f)) == 255 for f in (out / truth_file.name, truth_file))
+        assert mask.shape == truth.shape
+        both = mask.sum() + truth.sum()
+        assert float(row["dice"]) == pytest.approx(2 * (mask & truth).sum() / both if both else 1)
+    dice = [float(row["dice"]) for row in rows]
+    assert summary["dice"]["mean"] == pytest.approx(np.mean(dice)) and summary["dice"]["std"] == pytest.approx(
+        np.std(dice)
+    )
+    assert f"{np.mean(dice):.4f} ({np.std(dice):.4f})" in printed["test"]
+    assert len(list((out / "compare").glob("*.png"))) == 4
+
+
+def test_masks_of_slices_of_any_size_without_truth(chain, tmp_path, call):
+    images = tmp_path / "images"
+    images.mkdir()
+    for stem, size in {"a": (50, 40), "b": (33, 71)}.items():
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, size, np.uint8)).save(images / f"{stem}.jpg")
+    checkpoint = chain[0] / "runs" / "semi" / "best.pth"
+    code, out, _ = call(
+        "test", "--pretrained_model", checkpoint, "--test_img_path", images, "--img_save_folder", tmp_path / "out"
+    )
+    assert code == 0 and "no truth was given" in out
+    assert Image.open(tmp_path / "out" / "a.png").size == (40, 50)
+    assert Image.open(tmp_path / "out" / "b.png").size == (71, 33)
+    assert "dice" not in json.loads((tmp_path / "out" / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """A checkpoint in the form of the released one, at a width of 2."""
+    renames = {"bottleneck.": "decoder5.", "decoder4.": "decoder6.", "decoder3.": "decoder7.", "decoder2.": "decoder8."}
+    renames |= {"decoder1.": "conv.", "head.": "classfier."}
+    torch.manual_seed(0)
+    weights = {}
+    for key, value in build_model("cares_unet", base_channels=2).state_dict().items():
+        for ours, theirs in renames.items():
+            if key.startswith(ours):
+                key = theirs + key.removeprefix(ours)
+                break
+        if key.startswith("up"):
+            key = f"up{5 - int(key[2])}{key[3:]}".replace(".compressor.", ".down.")
+        elif key.startswith("down"):
+            key = key.replace(".conv.", ".0.", 1) if key[5:11] == ".conv." else key.replace(".residual.", ".1.")
+        else:
+            key = key.replace(".residual.", ".resnet.")
+            key = key.replace(".conv.", ".bconv.", 1) if ".resnet." not in key and ".bn" not in key[-3:] else key
+        for ours, theirs in ((".conv1.conv.", ".inc.0."), (".conv1.bn.", ".inc.1."), (".conv2.", ".inc.3.")):
+            key = key.replace(ours, theirs)
+        weights[key.replace(".bn2.", ".inc.4.")] = value
+    path = tmp_path_factory.mktemp("released") / "CARes-UNet.pth"
+    torch.save(weights, path)
+    return path
+
+
+def test_released_checkpoint_is_taken_as_it_is(released, phantom, tmp_path, call):
+    code, _, error = call(
+        "test", "--data_root", phantom, "--pretrained_model", released, "--img_save_folder", tmp_path / "test"
+    )
+    assert code == 0, error
+    assert json.loads((tmp_path / "test" / "summary.json").read_text())["image_size"] == 256
+    code, _, error = call(
+        "fake_labels_generator",
+        *("--model_path", released, "--Image_dir", phantom / "Unlabeled", "--Mask-dir", tmp_path / "pseudo"),
+    )
+    assert code == 0, error
+    assert len(list_slices(tmp_path / "pseudo")) == 8

@@ -1,0 +1,102 @@
+"""fit(): a run that is killed and resumed ends as one that was not; a loss that is lost stops the run."""
+
+import csv
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, call_as_process
+
+TINY = ("--base_channels", 2, "--image_size", 32, "--batchsize", 2)
+
+
+@pytest.fixture(scope="module")
+def pseudo(phantom, tmp_path_factory):
+    """The phantom's unlabeled slices, with the labeled ones' masks for pseudo masks."""
+    folder = tmp_path_factory.mktemp("pseudo")
+    for image, mask in zip(
+        sorted((phantom / "Unlabeled").iterdir()), sorted((phantom / "Train-Mask").iterdir()), strict=False
+    ):
+        (folder / f"{image.stem}.png").write_bytes(mask.read_bytes())
+    return folder
+
+
+def epochs_logged(folder):
+    log = folder / "log.csv"
+    return len(log.read_text().splitlines()) - 1 if log.exists() else 0
+
+
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [
+        ("supervised_train.py", ["--num_workers", 2]),
+        ("semi_supervised_train.py", []),
+        ("supervised_train.py", ["--optimizer_type", "adamw", "--val_fraction", 0, "--ema_decay", 0]),
+    ],
+)
+def test_resume_after_a_kill_is_exact(script, flags, phantom, pseudo, tmp_path):
+    options = ["--data_root", phantom, *TINY, "--epoch", 15, *flags]
+    if script.startswith("semi"):
+        options += ["--semi_msk_path", pseudo]
+    call_as_process(script, *options, "--save_folder", tmp_path / "whole")
+
+    killed = tmp_path / "killed"
+    command = [sys.executable, script, *options, "--save_folder", killed]
+    process = subprocess.Popen([str(part) for part in command], cwd=ROOT, stdout=subprocess.DEVNULL)
+    while epochs_logged(killed) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.2))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert epochs_logged(killed) < 15, "the run ended before it could be killed"
+
+    call_as_process(script, "--resume", killed / "last.pth")
+    expected, found = (torch.load(tmp_path / run / "last.pth", weights_only=True) for run in ("whole", "killed"))
+    for part in ("network", "ema"):
+        for name, tensor in expected["training"][part].items():
+            assert torch.equal(tensor, found["training"][part][name]), (part, name)
+    assert expected["best_score"] == found["best_score"]
+    assert expected["run"] == found["run"]
+
+    tables = [list(csv.DictReader((tmp_path / run / "log.csv").open())) for run in ("whole", "killed")]
+    for whole_row, resumed_row in zip(*tables, strict=True):
+        assert {**whole_row, "seconds": ""} == {**resumed_row, "seconds": ""}
+
+
+def test_a_lost_loss_stops_the_run(phantom, tmp_path, call):
+    flags = ["--data_root", phantom, *TINY, "--save_folder", tmp_path / "run"]
+    assert call("supervised_train", *flags, "--epoch", 1)[0] == 0
+    good = (tmp_path / "run" / "last.pth").read_bytes()
+    code, _, error = call(
+        "supervised_train",
+        *("--resume", tmp_path / "run" / "last.pth", "--epoch", 9),
+        *("--lr", 1e30),
+    )
+    assert code == 2
+    assert re.search(r"error: the loss is NaN or infinite at step \d+, learning rate .*last good checkpoint is", error)
+    assert (tmp_path / "run" / "last.pth").read_bytes() == good
+
+
+def test_the_best_epoch_is_kept(phantom, tmp_path, call):
+    flags = ["--data_root", phantom, *TINY, "--epoch", 6, "--snapshots", 2, "--save_start_epoch", 3]
+    assert call("supervised_train", *flags, "--save_folder", tmp_path)[0] == 0
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    best = max(rows, key=lambda row: float(row["val_dice"]))
+    content = torch.load(tmp_path / "best.pth", weights_only=True)
+    assert content["epoch"] == int(best["epoch"]) and content["best_score"] == float(best["val_dice"])
+    assert {f.name for f in tmp_path.glob("*.pth")} == {"best.pth", "last.pth", "epoch_4.pth", "epoch_6.pth"}
+    assert len(rows) == 6  # N epochs are N, not N - 1
+
+
+def test_published_schedule(phantom, tmp_path, call):
+    flags = ["--data_root", phantom, *TINY, "--epoch", 5, "--lr", 0.01]
+    decay = ["--decay_rate", 0.5, "--decay_start_epoch", 1, "--decay_epoch", 2]
+    assert call("supervised_train", *flags, *decay, "--save_folder", tmp_path)[0] == 0
+    rates = [float(row["lr"]) for row in csv.DictReader((tmp_path / "log.csv").open())]
+    assert rates == [0.01, 0.01, 0.01, 0.005, 0.005]
