@@ -10,7 +10,7 @@ from data.slices import IGNORED_GRAY, UnlabeledSlices, list_slices
 from utils.checkpoint import load_model
 from utils.inference import predict
 from utils.options import add_device_options, add_prediction_options, parse_options, prepare_folder
-from utils.reporting import write_table
+from utils.reporting import append_row, report_images
 
 
 def main() -> None:
@@ -37,8 +37,11 @@ def main() -> None:
     model, preprocessing = load_model(args.model_path)
     size = args.image_size or preprocessing["image_size"]
     slices = UnlabeledSlices(list_slices(args.image_dir), size=size, cache_gb=args.cache_gb)
-    prepare_folder(args.mask_dir, inputs=[args.image_dir])
+    prepare_folder(args.mask_dir, table="pseudo_labels.csv")
 
+    report_images(slices)
+    table = args.mask_dir / "pseudo_labels.csv"
+    table.write_text("")
     rows = []
     for path, probabilities in predict(
         model, slices, device=args.device, batchsize=args.batchsize, num_workers=args.num_workers
@@ -47,16 +50,14 @@ def main() -> None:
         kept = confidence >= args.confidence
         mask = torch.where(label > 0, 255, 0).where(kept, IGNORED_GRAY).to(torch.uint8)
         Image.fromarray(mask.numpy()).save(args.mask_dir / f"{path.stem}.png")
-        rows.append(
-            {
-                "image": path.name,
-                "lesion_share": (label > 0).float().mean().item(),
-                "mean_confidence": confidence.mean().item(),
-                "kept_share": kept.float().mean().item(),
-            }
-        )
-    table = args.mask_dir / "pseudo_labels.csv"
-    write_table(table, rows)
+        row = {
+            "image": path.name,
+            "lesion_share": (label > 0).float().mean().item(),
+            "mean_confidence": confidence.mean().item(),
+            "kept_share": kept.float().mean().item(),
+        }
+        append_row(table, row)
+        rows.append(row)
 
     with_lesion = sum(row["lesion_share"] > 0 for row in rows)
     mean = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0] if name != "image"}

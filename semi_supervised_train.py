@@ -4,7 +4,8 @@ import torch
 from torch.utils.data import ConcatDataset, DataLoader
 
 from data.command_line import Parser, run
-from data.slices import HalfAndHalf, LesionSlices, pair_by_stem
+from data.sampling import HalfAndHalf
+from data.slices import LesionSlices, pair_by_stem
 from data.transforms import augmentation
 from utils.options import (
     add_device_options,
@@ -14,7 +15,7 @@ from utils.options import (
     labeled_pairs,
     parse_training_options,
 )
-from utils.reporting import report_slices
+from utils.reporting import report_pairs
 from utils.training import fit, initial_model
 
 
@@ -35,9 +36,9 @@ def main() -> None:
     labeled = LesionSlices(train_pairs, size=args.image_size, transform=transform, cache_gb=args.cache_gb)
     pseudo = LesionSlices(pseudo_pairs, size=args.image_size, transform=transform, cache_gb=args.cache_gb, pseudo=True)
     validation = LesionSlices(val_pairs, size=args.image_size, cache_gb=args.cache_gb) if val_pairs else None
-    report_slices("labeled", labeled)
-    report_slices("pseudo", pseudo)
-    report_slices("validation", validation)
+    report_pairs("labeled", labeled)
+    report_pairs("pseudo", pseudo)
+    report_pairs("validation", validation)
 
     batches = DataLoader(
         ConcatDataset([labeled, pseudo]),

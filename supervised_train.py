@@ -13,7 +13,7 @@ from utils.options import (
     labeled_pairs,
     parse_training_options,
 )
-from utils.reporting import report_slices
+from utils.reporting import report_pairs
 from utils.training import fit, initial_model
 
 
@@ -29,8 +29,8 @@ def main() -> None:
     transform = augmentation() if args.data_augmentation else None
     labeled = LesionSlices(train_pairs, size=args.image_size, transform=transform, cache_gb=args.cache_gb)
     validation = LesionSlices(val_pairs, size=args.image_size, cache_gb=args.cache_gb) if val_pairs else None
-    report_slices("labeled", labeled)
-    report_slices("validation", validation)
+    report_pairs("labeled", labeled)
+    report_pairs("validation", validation)
 
     batches = DataLoader(labeled, batch_size=args.batchsize, shuffle=True, drop_last=True, num_workers=args.num_workers)
     fit(initial_model(args), batches, validation, args)

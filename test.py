@@ -13,7 +13,7 @@ from utils.inference import predict
 from utils.metrics import scores
 from utils.options import add_device_options, add_prediction_options, parse_options, prepare_folder
 from utils.pictures import Panel, draw_sheet
-from utils.reporting import report_scores, write_table
+from utils.reporting import append_row, report_images, report_scores
 
 
 def main() -> None:
@@ -49,8 +49,11 @@ def main() -> None:
     model, preprocessing = load_model(args.pretrained_model)
     size = args.image_size or preprocessing["image_size"]
     slices = UnlabeledSlices(list_slices(args.test_img_path), size=size, cache_gb=args.cache_gb)
-    prepare_folder(args.img_save_folder, inputs=[args.test_img_path, args.test_msk_path])
+    prepare_folder(args.img_save_folder, table="scores.csv")
 
+    report_images(slices)
+    table = args.img_save_folder / "scores.csv"
+    table.write_text("")
     rows = []
     for path, probabilities in predict(
         model, slices, device=args.device, batchsize=args.batchsize, num_workers=args.num_workers
@@ -61,11 +64,11 @@ def main() -> None:
         truth = torch.from_numpy(np.array(read_mask(truths[path]))) if truths else None
         if truths:
             row |= scores(lesion, truth)
+        append_row(table, row)
         rows.append(row)
         if args.save_type == "compare":
             draw_comparison(path, truth, lesion, row, args.img_save_folder / "compare")
 
-    write_table(args.img_save_folder / "scores.csv", rows)
     report_scores(rows, args.img_save_folder, checkpoint=args.pretrained_model, image_size=size)
 
 

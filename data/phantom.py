@@ -156,7 +156,7 @@ def slices(split: str, count: int, size: int, seed: int) -> Iterator[tuple[str, 
 def write(folders: dict[str, list[Path]], counts: dict[str, int], size: int, seed: int) -> np.ndarray:
     """Draws and saves all slices; returns the share of lesion pixels of each."""
     shares = []
-    with tqdm(total=sum(counts.values()), unit="slice") as progress:
+    with tqdm(total=sum(counts.values()), unit="slice", disable=None) as progress:
         for split, targets in folders.items():
             for folder in targets:
                 folder.mkdir(parents=True, exist_ok=True)

@@ -2,15 +2,16 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from tqdm import tqdm
 
@@ -178,6 +179,10 @@ class LesionSlices(Dataset):
             image, mask = self.transform(image, mask)
         return image.as_subclass(Tensor), mask.as_subclass(Tensor).long()
 
+    def mean_gray(self) -> float:
+        """Mean gray level of all images, in [0, 1]."""
+        return fmean(self._decoded(index)[0].float().mean().item() for index in range(len(self))) / 255
+
     def lesion_share(self) -> float:
         """Lesion pixels over all pixels that are not ignored."""
         masks = [self._decoded(index)[1] for index in range(len(self))]
@@ -204,34 +209,14 @@ class UnlabeledSlices(Dataset):
         image = self._cache[index] if self._cache is not None else self._decode(self.paths[index])
         return image[None].float() / 255
 
+    def mean_gray(self) -> float:
+        """Mean gray level of all images, in [0, 1]."""
+        return fmean(self[index].mean().item() for index in range(len(self)))
+
     def own_size(self, index: int) -> tuple[int, int]:
         """Height and width of the image as stored."""
         with Image.open(self.paths[index]) as image:
             return image.height, image.width
-
-
-class HalfAndHalf(Sampler[list[int]]):
-    """Batches of which one half is labeled and the other pseudo-labeled (section 2.F of the paper).
-
-    Indices are those of ``ConcatDataset([labeled, pseudo])``. One pass is one pass over the labeled slices, in
-    random order, each batch completed by as many of the pseudo-labeled ones, drawn without replacement
-    as far as they reach. A last, smaller batch is dropped.
-    """
-
-    def __init__(self, labeled: int, pseudo: int, batchsize: int) -> None:
-        self.labeled, self.pseudo, self.half = labeled, pseudo, batchsize // 2
-
-    def __len__(self) -> int:
-        return self.labeled // self.half
-
-    def __iter__(self) -> Iterator[list[int]]:
-        needed = len(self) * self.half
-        labeled = torch.randperm(self.labeled).tolist()
-        pseudo = []
-        while len(pseudo) < needed:
-            pseudo += (self.labeled + torch.randperm(self.pseudo)).tolist()
-        for start in range(0, needed, self.half):
-            yield labeled[start : start + self.half] + pseudo[start : start + self.half]
 
 
 def _natural_order(path: Path) -> list:

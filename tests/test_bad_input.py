@@ -215,7 +215,15 @@ def test_a_finished_run_is_not_overwritten(call, data, trained):
     refused(call, "supervised_train", *arguments, names=["--resume", trained / "last.pth"], kept=trained)
 
 
-@pytest.mark.parametrize("folder", ["Test-Image", "Test-Mask"])
+@pytest.mark.parametrize("folder", ["Test-Image", "Test-Mask", "Train-Mask"])
 def test_masks_are_not_written_over_the_inputs(call, data, trained, tmp_path, folder):
     flags = ["--data_root", data, "--pretrained_model", trained / "best.pth", "--img_save_folder", data / folder]
-    refused(call, "test", *flags, names=[data / folder], kept=tmp_path)
+    refused(call, "test", *flags, names=[data / folder, "did not write"], kept=tmp_path)
+    flags = ["--data_root", data, "--model_path", trained / "best.pth", "--Mask-dir", data / folder]
+    refused(call, "fake_labels_generator", *flags, names=[data / folder, "did not write"], kept=tmp_path)
+
+
+def test_masks_of_an_earlier_run_are_replaced(call, data, trained, tmp_path):
+    flags = ["--data_root", data, "--pretrained_model", trained / "best.pth", "--img_save_folder", tmp_path / "out"]
+    assert call("test", *flags)[0] == call("test", *flags)[0] == 0
+    assert len((tmp_path / "out" / "scores.csv").read_text().splitlines()) == 5

@@ -4,9 +4,9 @@ import torch
 from PIL import Image
 
 from data.errors import InputError
+from data.sampling import HalfAndHalf
 from data.slices import (
     IGNORED_GRAY,
-    HalfAndHalf,
     LesionSlices,
     UnlabeledSlices,
     list_slices,

@@ -100,3 +100,25 @@ def test_published_schedule(phantom, tmp_path, call):
     assert call("supervised_train", *flags, *decay, "--save_folder", tmp_path)[0] == 0
     rates = [float(row["lr"]) for row in csv.DictReader((tmp_path / "log.csv").open())]
     assert rates == [0.01, 0.01, 0.01, 0.005, 0.005]
+
+
+def test_bf16_trains(phantom, tmp_path, call):
+    flags = ["--data_root", phantom, *TINY, "--epoch", 4, "--amp", "bf16", "--save_folder", tmp_path]
+    code, out, _ = call("supervised_train", *flags)
+    losses = [float(row["train_loss"]) for row in csv.DictReader((tmp_path / "log.csv").open())]
+    assert code == 0 and "bf16" in out and losses[-1] < losses[0]
+    assert torch.load(tmp_path / "best.pth", weights_only=True)["weights"]["head.weight"].dtype == torch.float32
+
+
+def test_paper_recipe_and_flags_over_it(phantom, tmp_path, call):
+    flags = ["--data_root", phantom, *TINY, "--recipe", "paper", "--epoch", 1, "--save_folder", tmp_path]
+    code, out, _ = call("supervised_train", *flags)
+    options = torch.load(tmp_path / "best.pth", weights_only=True)["run"]["options"]
+    assert code == 0 and "10 pairs" in out
+    assert (options["epoch"], options["lr"], options["lr_schedule"], options["decay_start_epoch"]) == (
+        1,
+        5e-4,
+        "step",
+        800,
+    )
+    assert options["data_augmentation"] is False and options["ema_decay"] == 0

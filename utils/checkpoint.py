@@ -1,8 +1,9 @@
 """Checkpoints: one file from which a network is rebuilt, or a run resumed.
 
 A checkpoint is a dict of tensors and plain types: ``format``, ``model`` (what ``build_model`` takes),
-``preprocessing``, ``weights`` (the ones to predict with), ``epoch``, ``best_score``, ``run`` (the script's
-arguments) and, in ``last.pth`` alone, ``training`` (all that ``--resume`` needs). Nothing here unpickles code.
+``preprocessing``, ``weights`` (the ones to predict with), ``epoch``, ``best_score`` (validation Dice, or -1),
+``run`` (the script and its options) and, in ``last.pth`` alone, ``training`` (all that ``--resume`` needs).
+Nothing here unpickles code.
 """
 
 import os

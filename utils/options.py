@@ -1,14 +1,13 @@
 """Command-line options that the scripts share."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from data.command_line import Parser, number
 from data.errors import InputError
-from data.slices import Pair, pair_by_stem, split_pairs
+from data.slices import SUFFIXES, Pair, pair_by_stem, split_pairs
 from utils.checkpoint import read_checkpoint
 
 # The published settings; the defaults of the options below are the best recipe found.
@@ -21,6 +20,8 @@ PAPER_RECIPE = {
     "data_augmentation": False,
     "ema_decay": 0.0,
     "clip_grad": 0.0,
+    "amp": "off",
+    "val_fraction": 0.0,
 }
 FOLDERS = {
     "train_img_path": "Train-Image",
@@ -184,11 +185,11 @@ def labeled_pairs(args: argparse.Namespace) -> tuple[list[Pair], list[Pair]]:
     return split_pairs(pairs, args.val_fraction, args.seed)
 
 
-def prepare_folder(folder: Path, *, inputs: Sequence[Path | None] = ()) -> None:
-    """Create a folder for results; InputError if it can't be written or is one of the inputs."""
-    for source in inputs:
-        if source is not None and folder.resolve() == source.resolve():
-            raise InputError(f"{folder}: the results would be written among the inputs; name another folder")
+def prepare_folder(folder: Path, *, table: str | None = None) -> None:
+    """Create a folder for results; InputError if it can't be written or holds somebody else's images.
+
+    ``table`` is the file that a script writes beside its masks, and by which it knows those of an earlier run.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
@@ -196,3 +197,5 @@ def prepare_folder(folder: Path, *, inputs: Sequence[Path | None] = ()) -> None:
         probe.unlink()
     except OSError as error:
         raise InputError(f"{folder}: can't write there ({error.strerror}); name another folder") from error
+    if table and not (folder / table).exists() and any(f.suffix.lower() in SUFFIXES for f in folder.iterdir()):
+        raise InputError(f"{folder}: holds images that this script did not write; name another folder")

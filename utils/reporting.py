@@ -12,12 +12,14 @@ from torch.utils.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from data.slices import IGNORE, LesionSlices
+from data.slices import IGNORE, LesionSlices, UnlabeledSlices
 from utils.metrics import EMPTY_RULE, SCORES, scores, summarise
 from utils.pictures import Panel, draw_curves, draw_sheet
 
+NEARLY_BLACK = 0.05  # chest CT in a lung window has a mean gray of about 0.4
 
-def report_slices(name: str, slices: LesionSlices | None) -> None:
+
+def report_pairs(name: str, slices: LesionSlices | None) -> None:
     """Say how many pairs there are and how much of them is lesion, so that a wrong mask folder shows at once."""
     if slices is None:
         print(f"{name:<11} none")
@@ -26,9 +28,26 @@ def report_slices(name: str, slices: LesionSlices | None) -> None:
     share = slices.lesion_share()
     print(f"{name:<11} {len(slices)} pairs from {image_folder} and {mask_folder}, {share:.2%} of the pixels are lesion")
     if share == 0:
-        print(f"{'':<11} WARNING: not one lesion pixel; is {mask_folder} the right folder?")
+        _warn(f"not one lesion pixel; is {mask_folder} the right folder?")
     elif share > 0.5:
-        print(f"{'':<11} WARNING: more lesion than background; are the masks inverted?")
+        _warn("more lesion than background; are the masks inverted?")
+    _report_gray(slices)
+
+
+def report_images(slices: UnlabeledSlices) -> None:
+    """Say how many slices there are, and whether they are too dark to be windowed CT."""
+    print(f"{'slices':<11} {len(slices)} from {slices.paths[0].parent}")
+    _report_gray(slices)
+
+
+def _report_gray(slices: LesionSlices | UnlabeledSlices) -> None:
+    gray = slices.mean_gray()
+    if gray < NEARLY_BLACK:
+        _warn(f"nearly black images (mean gray {gray:.3f} of 1); window them first (README.md, Your own data)")
+
+
+def _warn(message: str) -> None:
+    print(f"{'':<11} WARNING: {message}")
 
 
 def report_scores(rows: Sequence[dict], folder: Path, *, checkpoint: Path, image_size: int) -> None:
@@ -63,11 +82,7 @@ class RunLog:
 
     def add(self, row: dict[str, float], *, is_best: bool) -> None:
         self.rows.append(row)
-        with (self.folder / "log.csv").open("a") as file:
-            writer = csv.DictWriter(file, row.keys(), lineterminator="\n")
-            if len(self.rows) == 1:
-                writer.writeheader()
-            writer.writerow(row)
+        append_row(self.folder / "log.csv", row)
         for name, value in row.items():
             self.events.add_scalar(name, value, row["epoch"])
         line = f"epoch {row['epoch']:>4}  loss {row['train_loss']:.4f}"
@@ -102,9 +117,10 @@ class RunLog:
         self.events.close()
 
 
-def write_table(path: Path, rows: Sequence[dict]) -> None:
-    """Rows of the same keys as CSV."""
-    with path.open("w") as file:
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+def append_row(path: Path, row: dict) -> None:
+    """Add a row to a CSV file; the first one brings the header."""
+    with path.open("a") as file:
+        writer = csv.DictWriter(file, row.keys(), lineterminator="\n")
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerow(row)

@@ -23,6 +23,7 @@ from utils.reporting import RunLog
 PRECISIONS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 READ_LOSS_EVERY = 10  # steps; reading a loss makes the host wait for the GPU
 DRAW_EVERY = 30  # seconds; drawing takes about one, an epoch of a small network less
+SAVE_SHARE = 0.05  # of the time; a full-width last.pth takes 1 GB, longer to write than a GPU needs for an epoch
 
 
 def initial_model(args: argparse.Namespace) -> nn.Module:
@@ -64,9 +65,9 @@ def fit(model: nn.Module, batches: DataLoader, validation: Dataset | None, args:
         _restore(parts, args)
     log = RunLog(folder, epochs_done=done)
     print(f"training    {_describe(model, args, precision)}")
-    print(f"run         {folder}, epochs {done + 1} to {args.epoch} of {len(batches)} steps")
+    print(f"run         epochs {done + 1} to {args.epoch} of {len(batches)} steps; if interrupted: --resume {last}")
 
-    drawn = 0.0
+    drawn_at = saved_at = save_seconds = float("-inf")
     bar = tqdm(total=args.epoch * len(batches), initial=done * len(batches), unit="step", disable=None)
     for epoch in range(done + 1, args.epoch + 1):
         started = time.monotonic()
@@ -94,7 +95,7 @@ def fit(model: nn.Module, batches: DataLoader, validation: Dataset | None, args:
             losses[step] = loss.detach()
             if step % READ_LOSS_EVERY == 0 or step == len(batches) - 1:
                 _stop_if_not_finite(losses[: step + 1], (epoch - 1) * len(batches), lr, last)
-                bar.set_postfix(epoch=epoch, loss=f"{losses[: step + 1].mean():.3f}", Dice=f"{best:.3f}", refresh=False)
+                bar.set_postfix(epoch=epoch, loss=f"{losses[: step + 1].mean():.3f}", best=f"{best:.3f}", refresh=False)
             bar.update()
 
         row = {"epoch": epoch, "lr": lr, "train_loss": losses.mean().item()}
@@ -106,9 +107,9 @@ def fit(model: nn.Module, batches: DataLoader, validation: Dataset | None, args:
         is_best = validation is None or row["val_dice"] > best
         best = row.get("val_dice", best) if is_best else best
         log.add(row, is_best=is_best)
-        if time.monotonic() - drawn > DRAW_EVERY or epoch == args.epoch:
+        if time.monotonic() - drawn_at > DRAW_EVERY or epoch == args.epoch:
             log.draw(validation, predictions)
-            drawn = time.monotonic()
+            drawn_at = time.monotonic()
 
         content = {
             "model": model.config,
@@ -122,8 +123,12 @@ def fit(model: nn.Module, batches: DataLoader, validation: Dataset | None, args:
             save_checkpoint(folder / "best.pth", content)
         if args.snapshots and epoch > args.save_start_epoch and epoch % args.snapshots == 0:
             save_checkpoint(folder / f"epoch_{epoch}.pth", content)
-        training = {name: part.state_dict() for name, part in parts.items()}
-        save_checkpoint(last, {**content, "training": {**training, "random": _random_state(args.device)}})
+        started = time.monotonic()
+        if started - saved_at > save_seconds / SAVE_SHARE or epoch == args.epoch:
+            training = {name: part.state_dict() for name, part in parts.items()}
+            save_checkpoint(last, {**content, "training": {**training, "random": _random_state(args.device)}})
+            saved_at = time.monotonic()
+            save_seconds = saved_at - started
     bar.close()
     log.close()
     print(f"finished    {folder / 'best.pth'}" + (f", validation Dice {best:.4f}" if validation is not None else ""))
