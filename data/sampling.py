@@ -7,7 +7,7 @@ from torch.utils.data import Sampler
 
 
 class HalfAndHalf(Sampler[list[int]]):
-    """Batches of which one half is labeled and the other pseudo-labeled (section 2.F of the paper).
+    """Batches of which one half is labeled and the other pseudo-labeled, as in the paper.
 
     Indices are those of ``ConcatDataset([labeled, pseudo])``. One pass is one pass over the labeled slices, in
     random order, each batch completed by as many of the pseudo-labeled ones, drawn without replacement

@@ -1,4 +1,4 @@
-"""The two building blocks of CARes-UNet: conv-BN-ReLU and the residual block (Figure 1, right)."""
+"""The two building blocks of CARes-UNet: conv-BN-ReLU and the residual block."""
 
 from collections import OrderedDict
 

@@ -1,8 +1,7 @@
 """CARAFE, content-aware reassembly of features: upsampling whose kernels are predicted from the content.
 
 Every source pixel predicts ``scale**2`` kernels of ``kernel_size**2`` weights, one for each of the pixels it
-becomes; each of these is the weighted sum of the source pixel's neighbourhood. (Wang et al., ICCV 2019;
-section 2.B of the CARes-UNet paper.)
+becomes; each of these is the weighted sum of the source pixel's neighbourhood. (Wang et al., ICCV 2019.)
 """
 
 import torch

@@ -189,3 +189,13 @@ def test_batches_are_half_labeled_half_pseudo_labeled(labeled, pseudo):
     assert len(set(seen)) == len(seen) == labeled // 2 * 2
     drawn = [i for batch in batches for i in batch[2:]]
     assert len(set(drawn)) == min(len(drawn), pseudo)
+
+
+def test_masks_are_resized_without_new_values(tmp_path):
+    stored = np.random.default_rng(0).choice([0, IGNORED_GRAY, 255], (61, 47)).astype(np.uint8)
+    for name in ("image", "mask"):
+        Image.fromarray(stored).save(tmp_path / f"{name}.png")
+    _, mask = LesionSlices([(tmp_path / "image.png", tmp_path / "mask.png")], size=32, pseudo=True)[0]
+    expected = read_mask(tmp_path / "mask.png", pseudo=True).resize((32, 32), Image.NEAREST)
+    assert set(mask.unique().tolist()) == {0, 1, 255}
+    assert np.array_equal(mask, expected)

@@ -1,4 +1,4 @@
-"""The training loss: cross entropy plus soft Dice (section 2.E of the paper)."""
+"""The training loss: the paper's cross entropy plus soft Dice."""
 
 import torch
 import torch.nn.functional as F

@@ -74,7 +74,7 @@ def add_training_options(parser: Parser, *, save_folder: str) -> None:
     group.add_argument(
         "--optimizer_type", choices=["ranger", "adam", "adamw", "sgd"], default="ranger", help="optimizer"
     )
-    group.add_argument("--lr", type=number(float, 0, above=True), default=1e-3, help="learning rate")
+    group.add_argument("--lr", type=number(float, 0, above=True), default=5e-3, help="learning rate")
     group.add_argument(
         "--weight_decay", type=number(float, 0), default=0.0, help="decoupled, where the optimizer does so"
     )

@@ -1,4 +1,4 @@
-"""Ranger: rectified Adam + Lookahead + gradient centralisation (section 2.D of the paper)."""
+"""Ranger, the optimizer of the paper: rectified Adam + Lookahead + gradient centralisation."""
 
 from collections.abc import Callable, Iterable
 
