@@ -165,6 +165,10 @@ def test_width_that_disagrees_with_the_checkpoint(call, data, trained, flag, fil
     refused(call, "supervised_train", *arguments, names=["--base_channels 8", trained / file, "2"], kept=trained)
 
 
+def test_a_finished_run_needs_more_epochs_to_go_on(call, trained):
+    refused(call, "supervised_train", "--resume", trained / "last.pth", names=["--epoch", "1 epochs"], kept=trained)
+
+
 def test_resume_needs_the_last_checkpoint_of_the_same_script(call, data, trained):
     refused(call, "supervised_train", "--resume", trained / "best.pth", names=["best.pth", "last.pth"], kept=trained)
     refused(

@@ -111,6 +111,23 @@ def test_masks_and_tables_of_test(chain):
     assert len(list((out / "compare").glob("*.png"))) == 4
 
 
+def test_masks_are_the_likelier_class(phantom, tmp_path, call):
+    torch.manual_seed(0)
+    model = build_model("cares_unet", base_channels=2).eval().requires_grad_(False)
+    logits = model(torch.rand(1, 1, 64, 64))[0]
+    model.head.bias[1] += (logits[0] - logits[1]).median()  # so that both classes are found
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    flags = ["--image_size", 64, "--data_root", phantom]
+    call("test", "--pretrained_model", tmp_path / "model.pth", "--img_save_folder", tmp_path / "test", *flags)
+    call("fake_labels_generator", "--model_path", tmp_path / "model.pth", "--Mask-dir", tmp_path / "fake", *flags)
+    for images, masks in (("Test-Image", "test"), ("Unlabeled", "fake")):
+        for file in list_slices(phantom / images):
+            image = torch.from_numpy(np.array(Image.open(file)))[None, None] / 255
+            lesion = model(image)[0].argmax(dim=0) == 1
+            mask = np.asarray(Image.open(tmp_path / masks / file.name)) == 255
+            assert 0 < mask.mean() < 1 and (mask == lesion.numpy()).mean() > 0.999
+
+
 def test_masks_of_slices_of_any_size_without_truth(chain, tmp_path, call):
     images = tmp_path / "images"
     images.mkdir()

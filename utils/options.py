@@ -127,6 +127,8 @@ def parse_training_options(parser: Parser) -> argparse.Namespace:
 
     if checkpoint and args.base_channels != width:
         parser.error(f"--base_channels {args.base_channels}: the network in {source} has {width}; leave the flag out")
+    if args.resume and args.epoch <= checkpoint["epoch"]:
+        parser.error(f"--resume {source}: has done its {checkpoint['epoch']} epochs; give a larger --epoch to go on")
     if (args.val_img_path is None) != (args.val_msk_path is None):
         parser.error("--val_img_path and --val_msk_path go together; give both or none")
     if args.lr_schedule is None:
@@ -170,6 +172,7 @@ def complete(args: argparse.Namespace, parser: Parser) -> argparse.Namespace:
 def options_of(args: argparse.Namespace) -> dict:
     """The options as plain types, for a checkpoint; without those that belong to this machine or this call."""
     here = {"device", "script", "checkpoint", "resume", "pretrained_model", "save_folder"}
+    here |= {name for name, folder in FOLDERS.items() if getattr(args, name, None) == args.data_root / folder}
     return {
         name: str(value) if isinstance(value, Path) else value
         for name, value in vars(args).items()
