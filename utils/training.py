@@ -95,7 +95,9 @@ def fit(model: nn.Module, batches: DataLoader, validation: Dataset | None, args:
             losses[step] = loss.detach()
             if step % READ_LOSS_EVERY == 0 or step == len(batches) - 1:
                 _stop_if_not_finite(losses[: step + 1], (epoch - 1) * len(batches), lr, last)
-                bar.set_postfix(epoch=epoch, loss=f"{losses[: step + 1].mean():.3f}", best=f"{best:.3f}", refresh=False)
+                dice = f"{best:.3f}" if best >= 0 else "-"
+                loss_so_far = losses[: step + 1].mean().item()
+                bar.set_postfix_str(f"epoch {epoch}, loss {loss_so_far:.3f}, best Dice {dice}", refresh=False)
             bar.update()
 
         row = {"epoch": epoch, "lr": lr, "train_loss": losses.mean().item()}
