@@ -20,13 +20,17 @@ lint: $(VENV)/ready
 
 demo: $(VENV)/ready
 	rm -rf $(DEMO) runs/demo
-	$(RUN) -m data.phantom --out $(DEMO) --labeled 24 --unlabeled 96 --test 32 --size 128 --seed 0
-	$(RUN) supervised_train.py $(SMALL) --epoch 60 --save_folder runs/demo/supervised
+	$(RUN) -m data.phantom --out $(DEMO) --labeled 24 --unlabeled 160 --test 100 --size 128
+	$(RUN) supervised_train.py $(SMALL) --epoch 100 --save_folder runs/demo/supervised
 	$(RUN) fake_labels_generator.py --data_root $(DEMO) --model_path runs/demo/supervised/best.pth
-	$(RUN) semi_supervised_train.py $(SMALL) --epoch 60 --save_folder runs/demo/semi_supervised
-	$(RUN) test.py --data_root $(DEMO) --pretrained_model runs/demo/supervised/best.pth --img_save_folder runs/demo/CARes-UNet
-	$(RUN) test.py --data_root $(DEMO) --pretrained_model runs/demo/semi_supervised/best.pth --img_save_folder runs/demo/semi-CARes-UNet
-	$(RUN) -m benchmarks.compare --data_root $(DEMO) --out runs/demo/comparison.png runs/demo/CARes-UNet runs/demo/semi-CARes-UNet
+	$(RUN) semi_supervised_train.py $(SMALL) --epoch 50 --pretrained_model runs/demo/supervised/best.pth \
+		--save_folder runs/demo/semi_supervised
+	$(RUN) test.py --data_root $(DEMO) --pretrained_model runs/demo/supervised/best.pth \
+		--img_save_folder runs/demo/CARes-UNet
+	$(RUN) test.py --data_root $(DEMO) --pretrained_model runs/demo/semi_supervised/best.pth \
+		--img_save_folder runs/demo/semi-CARes-UNet
+	$(RUN) -m benchmarks.compare runs/demo/CARes-UNet runs/demo/semi-CARes-UNet \
+		--data_root $(DEMO) --out runs/demo/comparison.png
 
 $(VENV)/ready: requirements.txt requirements-dev.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or newer is needed: make PYTHON=...')"
