@@ -1,16 +1,18 @@
 """Label unlabeled slices with a trained CARes-UNet, for semi_supervised_train.py."""
 
 from pathlib import Path
+from statistics import fmean
 
 import torch
-from PIL import Image
 
 from data.command_line import Parser, number, run
-from data.slices import IGNORED_GRAY, UnlabeledSlices, list_slices
+from data.files import IGNORED_GRAY, list_slices
+from data.slices import UnlabeledSlices
 from utils.checkpoint import load_model
 from utils.inference import predict
-from utils.options import add_device_options, add_prediction_options, parse_options, prepare_folder
-from utils.reporting import append_row, report_images
+from utils.options import add_device_options, add_prediction_options, parse_options
+from utils.reporting import report_images, warn
+from utils.results import MaskFolder
 
 
 def main() -> None:
@@ -37,33 +39,34 @@ def main() -> None:
     model, preprocessing = load_model(args.model_path)
     size = args.image_size or preprocessing["image_size"]
     slices = UnlabeledSlices(list_slices(args.image_dir), size=size, cache_gb=args.cache_gb)
-    prepare_folder(args.mask_dir, table="pseudo_labels.csv")
-
+    masks = MaskFolder(
+        args.mask_dir,
+        table="pseudo_labels.csv",
+        slices=slices.files,
+        made_by={"checkpoint": str(args.model_path), "image_size": size, "confidence": args.confidence},
+    )
     report_images(slices)
-    table = args.mask_dir / "pseudo_labels.csv"
-    table.write_text("")
-    rows = []
     for path, probabilities in predict(
         model, slices, device=args.device, batchsize=args.batchsize, num_workers=args.num_workers
     ):
         confidence, label = probabilities.max(dim=0)
         kept = confidence >= args.confidence
-        mask = torch.where(label > 0, 255, 0).where(kept, IGNORED_GRAY).to(torch.uint8)
-        Image.fromarray(mask.numpy()).save(args.mask_dir / f"{path.stem}.png")
         row = {
             "image": path.name,
             "lesion_share": (label > 0).float().mean().item(),
             "mean_confidence": confidence.mean().item(),
             "kept_share": kept.float().mean().item(),
         }
-        append_row(table, row)
-        rows.append(row)
+        masks.add(torch.where(label > 0, 255, 0).where(kept, IGNORED_GRAY).to(torch.uint8).numpy(), row)
 
-    with_lesion = sum(row["lesion_share"] > 0 for row in rows)
-    mean = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0] if name != "image"}
-    print(f"masks       {len(rows)} in {args.mask_dir}, {with_lesion} of them with a lesion; {table}")
+    with_lesion = sum(row["lesion_share"] > 0 for row in masks.rows)
+    mean = {name: fmean(row[name] for row in masks.rows) for name in masks.rows[0] if name != "image"}
+    masks.finish({"with_lesion": with_lesion, **mean})
+    print(f"masks       {len(masks.rows)} in {masks.folder}, {with_lesion} of them with a lesion; {masks.table}")
     print(f"mean        lesion {mean['lesion_share']:.2%}, confidence {mean['mean_confidence']:.3f}, ", end="")
     print(f"kept {mean['kept_share']:.2%} of the pixels")
+    if with_lesion == 0:
+        warn("not one mask has a lesion; is the model trained, and are these slices like those it was trained on?")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ import torch
 from torch.utils.data import ConcatDataset, DataLoader
 
 from data.command_line import Parser, run
+from data.files import pair_by_stem
 from data.sampling import HalfAndHalf
-from data.slices import LesionSlices, pair_by_stem
+from data.slices import LesionSlices
 from data.transforms import augmentation
 from utils.options import (
     add_device_options,

@@ -4,16 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from data.command_line import Parser, run
-from data.slices import UnlabeledSlices, list_slices, pair_by_stem, read_all, read_image, read_mask, read_pair
+from data.files import list_slices, pair_by_stem, read_all, read_image, read_mask, read_pair
+from data.slices import UnlabeledSlices
 from utils.checkpoint import load_model
 from utils.inference import predict
 from utils.metrics import scores
-from utils.options import add_device_options, add_prediction_options, parse_options, prepare_folder
+from utils.options import add_device_options, add_prediction_options, parse_options
 from utils.pictures import Panel, draw_sheet
-from utils.reporting import append_row, report_images, report_scores
+from utils.reporting import report_images, report_scores
+from utils.results import MaskFolder
 
 
 def main() -> None:
@@ -44,32 +45,31 @@ def main() -> None:
     truths = {}
     if args.test_msk_path:
         pairs = pair_by_stem(args.test_img_path, args.test_msk_path)
-        read_all(read_pair, pairs, keep=False)  # to stop at a bad file now, not halfway
+        read_all(lambda pair: read_pair(pair) and None, pairs)  # to stop at a bad file now, not halfway
         truths = dict(pairs)
     model, preprocessing = load_model(args.pretrained_model)
     size = args.image_size or preprocessing["image_size"]
     slices = UnlabeledSlices(list_slices(args.test_img_path), size=size, cache_gb=args.cache_gb)
-    prepare_folder(args.img_save_folder, table="scores.csv")
-
+    masks = MaskFolder(
+        args.img_save_folder,
+        table="scores.csv",
+        slices=slices.files,
+        made_by={"checkpoint": str(args.pretrained_model), "image_size": size},
+    )
     report_images(slices)
-    table = args.img_save_folder / "scores.csv"
-    table.write_text("")
-    rows = []
     for path, probabilities in predict(
         model, slices, device=args.device, batchsize=args.batchsize, num_workers=args.num_workers
     ):
         lesion = probabilities.argmax(dim=0) > 0
-        Image.fromarray((lesion * 255).to(torch.uint8).numpy()).save(args.img_save_folder / f"{path.stem}.png")
         row = {"image": path.name, "lesion_share": lesion.float().mean().item()}
         truth = torch.from_numpy(np.array(read_mask(truths[path]))) if truths else None
         if truths:
             row |= scores(lesion, truth)
-        append_row(table, row)
-        rows.append(row)
+        masks.add((lesion * 255).to(torch.uint8).numpy(), row)
         if args.save_type == "compare":
             draw_comparison(path, truth, lesion, row, args.img_save_folder / "compare")
 
-    report_scores(rows, args.img_save_folder, checkpoint=args.pretrained_model, image_size=size)
+    report_scores(masks)
 
 
 def draw_comparison(path: Path, truth: torch.Tensor | None, lesion: torch.Tensor, row: dict, folder: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from data.command_line import Parser, number, run
-from data.slices import pair_by_stem, read_image, read_mask
+from data.files import pair_by_stem, read_image, read_mask
 from utils.metrics import EMPTY_RULE, SCORES, scores, summarise
 from utils.pictures import Panel, draw_sheet
 

@@ -1,4 +1,8 @@
-"""The one exception for faults in what the user gave."""
+"""Faults in what the user gave, and how they are told."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
 
 
 class InputError(Exception):
@@ -6,3 +10,31 @@ class InputError(Exception):
 
     The scripts print it as ``error: ...`` and end with exit code 2, without a traceback.
     """
+
+
+class FileError(InputError):
+    """A file that can't be used: what is wrong (``detail`` tells it of this file alone) and what to do."""
+
+    def __init__(self, path: Path, problem: str, advice: str, detail: str = "") -> None:
+        self.path, self.problem, self.advice = path, problem, advice
+        self.detail = f" ({detail})" if detail else ""
+        super().__init__(f"{path}: {problem}{self.detail}; {advice}")
+
+
+def one_error(errors: Sequence[FileError], *, files: int) -> InputError:
+    """One error for all that failed of ``files`` files: every one is named, the advice given once.
+
+    If all failed in the same way, it says so in place of their names.
+    """
+    if len(errors) == 1:
+        return errors[0]
+    alike = defaultdict(list)
+    for error in errors:
+        alike[error.path.parent, error.problem, error.advice].append(error)
+    parts = []
+    for (folder, problem, advice), group in alike.items():
+        names = ", ".join(f"{error.path.name}{error.detail}" for error in group)
+        if len(group) == files:
+            names = f"all {files} files, as {group[0].path.name}{group[0].detail}"
+        parts.append(f"{folder}: {problem}: {names}; {advice}")
+    return InputError("; ".join(parts))

@@ -9,6 +9,10 @@ import torch
 from conftest import call_as_process
 from PIL import Image
 
+from data.files import list_slices
+from models import build_model
+from utils.results import MaskFolder
+
 TINY = ("--base_channels", 2, "--image_size", 32, "--epoch", 1)
 
 
@@ -215,6 +219,7 @@ def test_unwritable_output_folder(call, data, trained, tmp_path, script):
 
 
 def test_a_finished_run_is_not_overwritten(call, data, trained):
+    (data / "Train-Image/phantom_0003.png").write_text("not an image")  # told later, after minutes of reading
     arguments = ["--data_root", data, *TINY, "--save_folder", trained]
     refused(call, "supervised_train", *arguments, names=["--resume", trained / "last.pth"], kept=trained)
 
@@ -227,7 +232,78 @@ def test_masks_are_not_written_over_the_inputs(call, data, trained, tmp_path, fo
     refused(call, "fake_labels_generator", *flags, names=[data / folder, "did not write"], kept=tmp_path)
 
 
-def test_masks_of_an_earlier_run_are_replaced(call, data, trained, tmp_path):
-    flags = ["--data_root", data, "--pretrained_model", trained / "best.pth", "--img_save_folder", tmp_path / "out"]
-    assert call("test", *flags)[0] == call("test", *flags)[0] == 0
-    assert len((tmp_path / "out" / "scores.csv").read_text().splitlines()) == 5
+@pytest.fixture(params=["test", "fake_labels_generator"])
+def label(request, call, trained, tmp_path):
+    """``label(images)`` -> (arguments of ``call``, the folder of masks), for both scripts that write masks."""
+    model, images, out = {
+        "test": ("--pretrained_model", "--test_img_path", "--img_save_folder"),
+        "fake_labels_generator": ("--model_path", "--Image_dir", "--Mask-dir"),
+    }[request.param]
+    folder = tmp_path / "out"
+
+    def arguments(slices):
+        return [request.param, model, trained / "best.pth", images, slices, out, folder]
+
+    return arguments, folder
+
+
+def test_masks_of_an_earlier_run_on_the_same_slices_are_replaced(call, data, label):
+    arguments, folder = label
+    assert call(*arguments(data / "Test-Image"))[0] == 0
+    made = contents(folder)
+    (folder / "phantom_0002.png").write_bytes(b"spoilt")
+    code, out, _ = call(*arguments(data / "Test-Image"))
+    assert code == 0 and "replacing" in out
+    assert contents(folder) == made
+
+
+def test_masks_of_other_slices_are_not_replaced(call, data, label):
+    arguments, folder = label
+    assert call(*arguments(data / "Test-Image"))[0] == 0
+    refused(call, *arguments(data / "Unlabeled"), names=[folder, data / "Test-Image"], kept=folder)
+    (data / "Test-Image/phantom_0003.png").unlink()
+    refused(call, *arguments(data / "Test-Image"), names=["phantom_0003.png", "no such slice"], kept=folder)
+
+
+def test_an_interrupted_run_leaves_no_mixture(call, data, label, monkeypatch):
+    arguments, folder = label
+    assert call(*arguments(data / "Test-Image"))[0] == 0
+    add = MaskFolder.add
+
+    def stop_at_the_third(masks, mask, row):
+        if len(masks.rows) == 2:
+            raise KeyboardInterrupt
+        add(masks, mask, row)
+
+    monkeypatch.setattr(MaskFolder, "add", stop_at_the_third)
+    assert call(*arguments(data / "Test-Image"))[0] == 130
+    assert [f.name for f in list_slices(folder)] == ["phantom_0000.png", "phantom_0001.png"]
+    monkeypatch.undo()
+    assert call(*arguments(data / "Test-Image"))[0] == 0
+    assert len(list_slices(folder)) == 4
+
+
+def test_a_blind_model_is_told(call, data, tmp_path):
+    model = build_model("cares_unet", base_channels=2)
+    torch.nn.init.zeros_(model.head.weight)
+    model.head.bias.data = torch.tensor([9.0, -9.0])
+    torch.save(model.state_dict(), tmp_path / "blind.pth")
+    _, out, _ = call(
+        "fake_labels_generator",
+        *("--model_path", tmp_path / "blind.pth", "--image_size", 32),
+        *("--Image_dir", data / "Unlabeled", "--Mask-dir", tmp_path / "masks"),
+    )
+    assert "WARNING: not one mask has a lesion" in out
+    validation = ["--val_img_path", data / "Test-Image", "--val_msk_path", data / "Test-Mask"]
+    for mask in (data / "Test-Mask").iterdir():  # so that no slice scores 1 for being left clean
+        resave(mask, lambda truth: np.maximum(truth, 255 * np.eye(64, dtype=np.uint8)))
+    flags = ["--data_root", data, *TINY, "--lr", 1e-12, "--pretrained_model", tmp_path / "blind.pth"]
+    _, out, _ = call("supervised_train", *flags, *validation, "--save_folder", tmp_path / "run")
+    assert "WARNING: not one lesion was found" in out
+
+
+def test_a_longer_resumed_run_is_told_of_its_schedule(call, data, tmp_path):
+    flags = ["--data_root", data, *TINY, "--save_folder", tmp_path / "run"]
+    assert call("supervised_train", *flags)[0] == 0
+    _, out, _ = call("supervised_train", "--resume", tmp_path / "run/last.pth", "--epoch", 2)
+    assert "2 epochs in place of 1" in out

@@ -11,7 +11,7 @@ import torch
 from conftest import call_as_process
 from PIL import Image
 
-from data.slices import IGNORED_GRAY, list_slices
+from data.files import IGNORED_GRAY, list_slices
 from models import build_model
 
 SMALL = ("--base_channels", 4, "--image_size", 48, "--epoch", 3)

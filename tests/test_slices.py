@@ -1,20 +1,14 @@
+import re
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from data.errors import InputError
+from data.files import IGNORED_GRAY, list_slices, pair_by_stem, read_image, read_mask, split_pairs
 from data.sampling import HalfAndHalf
-from data.slices import (
-    IGNORED_GRAY,
-    LesionSlices,
-    UnlabeledSlices,
-    list_slices,
-    pair_by_stem,
-    read_image,
-    read_mask,
-    split_pairs,
-)
+from data.slices import LesionSlices, UnlabeledSlices
 
 TRUTH = np.zeros((6, 9), np.uint8)
 TRUTH[1:3, 2:7] = 1
@@ -72,7 +66,7 @@ def test_ignored_pixels_are_for_pseudo_masks_alone(tmp_path):
     expected = TRUTH.copy()
     expected[0] = 255
     assert np.array_equal(read_mask(tmp_path / "mask.png", pseudo=True), expected)
-    with pytest.raises(InputError, match=r"mask\.png: 3 values"):
+    with pytest.raises(InputError, match=r"mask\.png: not a mask of two classes \(3 values\)"):
         read_mask(tmp_path / "mask.png")
 
 
@@ -95,7 +89,7 @@ def test_images_are_read_rightly_however_stored(tmp_path):
 @pytest.mark.parametrize("hounsfield", [np.full((4, 4), -600, np.int32), np.full((4, 4), 0.5, np.float32)])
 def test_images_of_unknown_range_are_refused(tmp_path, hounsfield):
     Image.fromarray(hounsfield).save(tmp_path / "hu.tif")
-    with pytest.raises(InputError, match=r"hu\.tif: gray levels from .*window"):
+    with pytest.raises(InputError, match=r"hu\.tif: gray levels outside .*window"):
         read_image(tmp_path / "hu.tif")
 
 
@@ -117,10 +111,34 @@ def test_pairs_match_by_stem_in_natural_order(folders):
 
 def test_every_offender_is_named(folders):
     images, masks = folders
-    for name in ("2.png", "10.png"):
-        (masks / name).rename(masks / f"x{name}")
-    with pytest.raises(InputError, match=r"no mask .* for 2.jpg, 10.jpg .* no image .* for x10.png, x2.png"):
+    (masks / "2.png").rename(masks / "x2.png")
+    with pytest.raises(InputError, match=r"no mask .* for 2\.jpg of .*; no image .* for x2\.png of "):
         pair_by_stem(images, masks)
+    (masks / "10.png").rename(masks / "x10.png")
+    with pytest.raises(InputError, match=r"no file of .*images, such as 2\.jpg, has a namesake in .*masks"):
+        pair_by_stem(images, masks)
+
+
+def test_files_with_the_same_fault_are_told_together(tmp_path):
+    for stem in range(4):
+        Image.fromarray(TRUTH).save(tmp_path / f"{stem}.png")
+    for stem in (1, 2):
+        (tmp_path / f"{stem}.png").write_text("not an image")
+    with pytest.raises(InputError) as caught:
+        UnlabeledSlices(list_slices(tmp_path), size=16)
+    assert re.search(r": not a readable image: 1\.png \(.*\), 2\.png \(.*\); replace", str(caught.value))
+    for stem in (0, 3):
+        (tmp_path / f"{stem}.png").write_text("not an image")
+    with pytest.raises(InputError, match=r"not a readable image: all 4 files, as 0\.png .*; replace or remove it$"):
+        UnlabeledSlices(list_slices(tmp_path), size=16)
+
+
+def test_images_and_jpegs_given_as_masks(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (6, 9), np.uint8)
+    for name, advice in (("mask.png", "folders swapped"), ("mask.jpg", "JPEG blurs")):
+        Image.fromarray(noise).save(tmp_path / name)
+        with pytest.raises(InputError, match=rf"{name}: not a mask of two classes .*{advice}"):
+            read_mask(tmp_path / name)
 
 
 def test_doubled_stems_are_refused(folders):
@@ -133,13 +151,13 @@ def test_every_unreadable_file_is_named(folders):
     (folders[0] / "2.jpg").write_text("not an image")
     whole = (folders[1] / "10.png").read_bytes()
     (folders[1] / "10.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"2\.jpg: not a readable image .*10\.png: not a readable image"):
+    with pytest.raises(InputError, match=r"images: not a readable image: 2\.jpg .*masks: .*: 10\.png "):
         LesionSlices(pair_by_stem(*folders), size=16)
 
 
 def test_size_of_mask_and_image_must_agree(folders):
     Image.fromarray(TRUTH[:-1]).save(folders[1] / "10.png")
-    with pytest.raises(InputError, match=r"10\.png: the mask is 9x5, its image .* is 9x6"):
+    with pytest.raises(InputError, match=r"10\.png: not of its image's size .*9x5, the image 9x6"):
         LesionSlices(pair_by_stem(*folders), size=16)
 
 

@@ -28,6 +28,6 @@ def predict(
             for probabilities in model(images.to(device)).float().softmax(dim=1):
                 own_size = slices.own_size(index)
                 resized = F.interpolate(probabilities[None], own_size, mode="bilinear", antialias=True)[0]
-                yield slices.paths[index], resized.cpu()
+                yield slices.files[index], resized.cpu()
                 index += 1
                 bar.update()

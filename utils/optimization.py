@@ -1,12 +1,16 @@
-"""Optimizers and learning-rate schedules, by name."""
+"""A training step and its state: network, averaged weights, optimizer, schedule, precision."""
 
 import argparse
 import math
+from contextlib import nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from data.errors import InputError
+from utils.losses import segmentation_loss
 from utils.ranger import Ranger
 
 OPTIMIZERS = {
@@ -36,3 +40,90 @@ def build_schedule(optimizer: torch.optim.Optimizer, args: argparse.Namespace, s
         return args.decay_rate ** max(0, epochs_past_start // args.decay_epoch)
 
     return LambdaLR(optimizer, {"flat_cosine": flat_cosine, "step": step_decay}[args.lr_schedule])
+
+
+def choose_precision(args: argparse.Namespace) -> str:
+    """``--amp`` with ``auto`` resolved: bf16 or else fp16 on a GPU, off on a CPU. InputError for fp16 on a CPU."""
+    if args.amp == "auto":
+        if args.device.type != "cuda":
+            return "off"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if args.amp == "fp16" and args.device.type != "cuda":
+        raise InputError("--amp fp16: needs a GPU; use --amp off or --amp bf16")
+    return args.amp
+
+
+class Training:
+    """All that a training step changes, and that a resumed run therefore needs.
+
+    ``model`` is the network that learns, ``average`` the network of its averaged (EMA) weights.
+    """
+
+    def __init__(self, model: nn.Module, args: argparse.Namespace, *, steps_per_epoch: int) -> None:
+        self.model, self.device, self.steps = model, args.device, 0
+        self.clip_grad, self.ema_decay = args.clip_grad, args.ema_decay
+        self.precision = choose_precision(args)
+        self.ema = AveragedModel(model, use_buffers=True)
+        self.optimizer = build_optimizer(model, args)
+        self.schedule = build_schedule(self.optimizer, args, steps_per_epoch)
+        self.scaler = torch.amp.GradScaler(args.device.type, enabled=self.precision == "fp16")
+
+    @property
+    def average(self) -> nn.Module:
+        return self.ema.module
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next step."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def autocast(self):
+        """The context of a forward pass: mixed precision, or nothing."""
+        kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+        return torch.autocast(self.device.type, kind) if kind else nullcontext()
+
+    def step(self, images: Tensor, masks: Tensor) -> Tensor:
+        """Learn from images float32 ``(N, C, H, W)`` and masks int64 ``(N, H, W)``; the loss, still on the device."""
+        with self.autocast():
+            loss = segmentation_loss(self.model(images), masks)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        if self.clip_grad:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.schedule.step()
+        # A shorter memory at first, so that the random initial weights are forgotten soon.
+        self.ema.multi_avg_fn = get_ema_multi_avg_fn(min(self.ema_decay, (1 + self.steps) / (10 + self.steps)))
+        self.ema.update_parameters(self.model)
+        self.steps += 1
+        return loss.detach()
+
+    def state_dict(self) -> dict:
+        random = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {**{name: part.state_dict() for name, part in self._parts().items()}, "random": random}
+
+    def load_state_dict(self, state: dict, *, lr: float, weight_decay: float) -> None:
+        """Go on from a saved state, with this learning rate and weight decay, which may have been given anew."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.steps = self.schedule.last_epoch
+        torch.set_rng_state(state["random"]["cpu"])
+        if self.device.type == "cuda" and "cuda" in state["random"]:
+            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+        self.schedule.base_lrs = [lr] * len(self.optimizer.param_groups)
+        for group, factor in zip(self.optimizer.param_groups, self.schedule.lr_lambdas, strict=True):
+            group["lr"] = lr * factor(self.schedule.last_epoch)
+            group["weight_decay"] = weight_decay
+
+    def _parts(self) -> dict:
+        return {
+            "network": self.model,
+            "ema": self.ema,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+            "scaler": self.scaler,
+        }

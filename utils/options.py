@@ -6,8 +6,7 @@ from pathlib import Path
 import torch
 
 from data.command_line import Parser, number
-from data.errors import InputError
-from data.slices import SUFFIXES, Pair, pair_by_stem, split_pairs
+from data.files import Pair, pair_by_stem, split_pairs
 from utils.checkpoint import read_checkpoint
 
 # The published settings; the defaults of the options below are the best recipe found.
@@ -129,6 +128,9 @@ def parse_training_options(parser: Parser) -> argparse.Namespace:
         parser.error(f"--base_channels {args.base_channels}: the network in {source} has {width}; leave the flag out")
     if args.resume and args.epoch <= checkpoint["epoch"]:
         parser.error(f"--resume {source}: has done its {checkpoint['epoch']} epochs; give a larger --epoch to go on")
+    last = args.save_folder / "last.pth"
+    if last.exists() and not args.resume:
+        parser.error(f"--save_folder {args.save_folder}: holds a run; --resume {last}, or name another folder")
     if (args.val_img_path is None) != (args.val_msk_path is None):
         parser.error("--val_img_path and --val_msk_path go together; give both or none")
     if args.lr_schedule is None:
@@ -137,6 +139,8 @@ def parse_training_options(parser: Parser) -> argparse.Namespace:
     for name, published in PUBLISHED_DECAY.items():
         if getattr(args, name) is None:
             setattr(args, name, published)
+    if args.resume and args.epoch != (planned := checkpoint["run"]["options"]["epoch"]):
+        print(f"resume      {args.epoch} epochs in place of {planned}: the learning-rate schedule stretches with them")
     return complete(args, parser)
 
 
@@ -186,19 +190,3 @@ def labeled_pairs(args: argparse.Namespace) -> tuple[list[Pair], list[Pair]]:
     if args.val_img_path:
         return pairs, pair_by_stem(args.val_img_path, args.val_msk_path)
     return split_pairs(pairs, args.val_fraction, args.seed)
-
-
-def prepare_folder(folder: Path, *, table: str | None = None) -> None:
-    """Create a folder for results; InputError if it can't be written or holds somebody else's images.
-
-    ``table`` is the file that a script writes beside its masks, and by which it knows those of an earlier run.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"{folder}: can't write there ({error.strerror}); name another folder") from error
-    if table and not (folder / table).exists() and any(f.suffix.lower() in SUFFIXES for f in folder.iterdir()):
-        raise InputError(f"{folder}: holds images that this script did not write; name another folder")

@@ -1,20 +1,20 @@
 """What a run reports: log.csv, TensorBoard events, curves and pictures; and the tables of test.py."""
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from data.slices import IGNORE, LesionSlices, UnlabeledSlices
+from data.files import IGNORE
+from data.slices import LesionSlices, UnlabeledSlices
 from utils.metrics import EMPTY_RULE, SCORES, scores, summarise
 from utils.pictures import Panel, draw_curves, draw_sheet
+from utils.results import MaskFolder, append_row
 
 NEARLY_BLACK = 0.05  # chest CT in a lung window has a mean gray of about 0.4
 
@@ -24,46 +24,47 @@ def report_pairs(name: str, slices: LesionSlices | None) -> None:
     if slices is None:
         print(f"{name:<11} none")
         return
-    image_folder, mask_folder = (path.parent for path in slices.pairs[0])
+    image_folder, mask_folder = (path.parent for path in slices.files[0])
     share = slices.lesion_share()
     print(f"{name:<11} {len(slices)} pairs from {image_folder} and {mask_folder}, {share:.2%} of the pixels are lesion")
     if share == 0:
-        _warn(f"not one lesion pixel; is {mask_folder} the right folder?")
+        warn(f"not one lesion pixel; is {mask_folder} the right folder?")
     elif share > 0.5:
-        _warn("more lesion than background; are the masks inverted?")
+        warn("more lesion than background; are the masks inverted?")
     _report_gray(slices)
 
 
 def report_images(slices: UnlabeledSlices) -> None:
     """Say how many slices there are, and whether they are too dark to be windowed CT."""
-    print(f"{'slices':<11} {len(slices)} from {slices.paths[0].parent}")
+    print(f"{'slices':<11} {len(slices)} from {slices.files[0].parent}")
     _report_gray(slices)
 
 
 def _report_gray(slices: LesionSlices | UnlabeledSlices) -> None:
     gray = slices.mean_gray()
     if gray < NEARLY_BLACK:
-        _warn(f"nearly black images (mean gray {gray:.3f} of 1); window them first (README.md, Your own data)")
+        warn(f"nearly black images (mean gray {gray:.3f} of 1); window them first (README.md, Your own data)")
 
 
-def _warn(message: str) -> None:
+def warn(message: str) -> None:
+    """Print a warning in line with the rest of a report."""
     print(f"{'':<11} WARNING: {message}")
 
 
-def report_scores(rows: Sequence[dict], folder: Path, *, checkpoint: Path, image_size: int) -> None:
-    """Print the mean (std) over images of the scores in ``rows`` and write them to ``summary.json``."""
-    summary = {"checkpoint": str(checkpoint), "image_size": image_size, "images": len(rows)}
-    print(f"masks       {len(rows)} in {folder}")
-    if "dice" in rows[0]:
-        summary |= {"rule": f"argmax masks at each image's own size, {EMPTY_RULE}"}
-        summary |= summarise([{name: row[name] for name in SCORES} for row in rows])
-        print("scores      " + "  ".join(f"{name:>15}" for name in SCORES))
-        values = (f"{summary[name]['mean']:.4f} ({summary[name]['std']:.4f})" for name in SCORES)
-        print("            " + "  ".join(f"{value:>15}" for value in values))
-        print(f"            mean (std) over {len(rows)} images, {summary['rule']}")
-    else:
+def report_scores(masks: MaskFolder) -> None:
+    """Print the mean (std) over images of the scores in a folder of masks, and write them to its summary."""
+    print(f"masks       {len(masks.rows)} in {masks.folder}")
+    if "dice" not in masks.rows[0]:
         print("scores      none: no truth was given")
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        masks.finish({})
+        return
+    rule = f"argmax masks at each image's own size, {EMPTY_RULE}"
+    summary = summarise([{name: row[name] for name in SCORES} for row in masks.rows])
+    masks.finish({"rule": rule, **summary})
+    print("scores      " + "  ".join(f"{name:>15}" for name in SCORES))
+    values = (f"{summary[name]['mean']:.4f} ({summary[name]['std']:.4f})" for name in SCORES)
+    print("            " + "  ".join(f"{value:>15}" for value in values))
+    print(f"            mean (std) over {len(masks.rows)} images, {rule}")
 
 
 class RunLog:
@@ -90,7 +91,7 @@ class RunLog:
             line += f"  val loss {row['val_loss']:.4f}  val Dice {row['val_dice']:.4f}{' *' if is_best else ''}"
         tqdm.write(line)
 
-    def draw(self, validation: Dataset | None, predictions: Sequence[Tensor] | None) -> None:
+    def draw(self, validation: LesionSlices | None, predictions: Sequence[Tensor] | None) -> None:
         """Write ``curves.png`` and, with a validation set, ``validation.png``: image, truth, prediction."""
         draw_curves(self.rows, self.folder / "curves.png")
         if validation is None:
@@ -103,7 +104,7 @@ class RunLog:
             image, truth = image[0].numpy(), np.where(mask == IGNORE, 0, mask)
             columns.append(
                 [
-                    Panel(image, None, "image"),
+                    Panel(image, None, validation.files[index][0].stem),
                     Panel(image, truth, "truth"),
                     Panel(image, predictions[index].numpy(), f"prediction, Dice {dice:.2f}"),
                 ]
@@ -115,12 +116,3 @@ class RunLog:
 
     def close(self) -> None:
         self.events.close()
-
-
-def append_row(path: Path, row: dict) -> None:
-    """Add a row to a CSV file; the first one brings the header."""
-    with path.open("a") as file:
-        writer = csv.DictWriter(file, row.keys(), lineterminator="\n")
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerow(row)

@@ -1,0 +1,169 @@
+"""Image files: listing, pairing, and decoding to 8-bit gray or to class indices."""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from data.errors import FileError, InputError, one_error
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+IGNORE = 255  # class index of pixels that neither the loss nor a metric counts
+IGNORED_GRAY = 128  # how such a pixel is stored in a pseudo mask, between background (0) and lesion (255)
+
+Pair = tuple[Path, Path]
+
+
+def list_slices(folder: Path) -> list[Path]:
+    """The image files of a folder in the natural order of their stems (2 before 10).
+
+    Raises InputError if the folder is missing, holds no image, or holds two images of one stem.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; create it or name another one")
+    files = sorted((f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES), key=_natural_order)
+    if not files:
+        raise InputError(f"{folder}: no image in this folder; expected {' '.join(SUFFIXES)}")
+    by_stem = defaultdict(list)
+    for file in files:
+        by_stem[file.stem].append(file.name)
+    if doubled := [" and ".join(names) for names in by_stem.values() if len(names) > 1]:
+        raise InputError(f"{folder}: two files of one stem: {'; '.join(doubled)}; keep one of each")
+    return files
+
+
+def pair_by_stem(image_folder: Path, mask_folder: Path) -> list[Pair]:
+    """Images with their masks, matched by file name without suffix: ``3.jpg`` goes with ``3.png``.
+
+    Raises InputError, with every offender named, if an image or a mask has no partner.
+    """
+    images, masks = list_slices(image_folder), list_slices(mask_folder)
+    problems = []
+    for files, folder, partners, partner_folder, kind in (
+        (images, image_folder, masks, mask_folder, "mask"),
+        (masks, mask_folder, images, image_folder, "image"),
+    ):
+        alone = _names_without(files, partners)
+        if len(alone) == len(files):
+            raise InputError(
+                f"no file of {folder}, such as {alone[0]}, has a namesake in {partner_folder}; "
+                "name an image and its mask alike"
+            )
+        if alone:
+            problems.append(f"no {kind} in {partner_folder} for {', '.join(alone)} of {folder}")
+    if problems:
+        raise InputError(f"{'; '.join(problems)}; add the missing files or remove their partners")
+    masks = {mask.stem: mask for mask in masks}
+    return [(image, masks[image.stem]) for image in images]
+
+
+def split_pairs(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """Split into training and validation pairs, both in their order; the same seed and stems give the same split.
+
+    ``fraction`` of the pairs, at least one unless it is 0, is for validation.
+    """
+    count = max(1, round(fraction * len(pairs))) if fraction else 0
+    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed)).tolist()
+    chosen = set(order[:count])
+    return [p for i, p in enumerate(pairs) if i not in chosen], [p for i, p in enumerate(pairs) if i in chosen]
+
+
+def read_image(path: Path) -> Image.Image:
+    """An 8- or 16-bit gray, RGB(A) or palette image as 8-bit gray. Raises InputError if it can't be read."""
+    image = _open(path)
+    if not image.mode.startswith(("I", "F")):
+        return image.convert("L")
+    gray = np.asarray(image)
+    if image.mode == "F" or gray.min() < 0 or gray.max() > 65535:
+        raise FileError(
+            path,
+            "gray levels outside 0 to 65535",
+            "window them to 8 or 16 bits first (README.md, Your own data)",
+            f"{gray.min():g} to {gray.max():g}",
+        )
+    return Image.fromarray((gray // 257).astype(np.uint8))
+
+
+def read_mask(path: Path, *, pseudo: bool = False) -> Image.Image:
+    """A mask stored as 0/1, 0/255, palette or RGB(A), as 8-bit class indices: 0, 1 and, in a pseudo mask, IGNORE.
+
+    Black (or fully transparent) is background, the one other colour lesion; in a pseudo mask the gray
+    IGNORED_GRAY is a pixel to ignore. Raises InputError if the file can't be read or has more colours.
+    """
+    mask = _open(path)
+    if mask.mode.startswith(("I", "F")):
+        colours = np.asarray(mask).astype(np.int64)
+    elif mask.mode in ("1", "L"):
+        colours = np.asarray(mask.convert("L")).astype(np.int64)
+    else:
+        red, green, blue, alpha = np.moveaxis(np.asarray(mask.convert("RGBA")).astype(np.int64), -1, 0)
+        colours = np.where(alpha > 0, (red << 16) + (green << 8) + blue, 0)
+    classes = np.zeros(colours.shape, np.uint8)
+    lesion = np.setdiff1d(colours, [0])
+    if pseudo:
+        classes[colours == IGNORED_GRAY] = IGNORE
+        lesion = np.setdiff1d(lesion, [IGNORED_GRAY])
+    if len(lesion) > 1:
+        if path.suffix.lower() in (".jpg", ".jpeg"):
+            advice = "JPEG blurs a mask's values; store masks as PNG"
+        else:
+            advice = "store masks as 0 and 255, without smoothing; or are these images, the folders swapped?"
+        raise FileError(path, "not a mask of two classes", advice, f"{len(np.unique(colours))} values")
+    classes[np.isin(colours, lesion)] = 1
+    return Image.fromarray(classes)
+
+
+def read_pair(pair: Pair, *, pseudo: bool = False) -> tuple[Image.Image, Image.Image]:
+    """``read_image`` and ``read_mask`` of a pair. Raises InputError also if their sizes differ."""
+    image, mask = read_image(pair[0]), read_mask(pair[1], pseudo=pseudo)
+    if image.size != mask.size:
+        sizes = "{}x{}, the image {}x{}".format(*mask.size, *image.size)
+        raise FileError(pair[1], f"not of its image's size in {pair[0].parent}", "make them the same", sizes)
+    return image, mask
+
+
+def read_all(read: Callable, files: Sequence) -> list:
+    """``read(file)`` for each file, in threads, behind a progress bar.
+
+    Raises one InputError that tells every failure, so that a user mends them all at once.
+    """
+
+    def attempt(file):
+        try:
+            return read(file)
+        except FileError as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        bar = tqdm(pool.map(attempt, files), total=len(files), desc="reading", unit="slice", leave=False, disable=None)
+        results = list(bar)
+    if errors := [result for result in results if isinstance(result, FileError)]:
+        raise one_error(errors, files=len(files))
+    return results
+
+
+def _names_without(files: Sequence[Path], partners: Sequence[Path]) -> list[str]:
+    stems = {partner.stem for partner in partners}
+    return [file.name for file in files if file.stem not in stems]
+
+
+def _natural_order(path: Path) -> list:
+    # re.split leaves text at even and digits at odd places, so that like is compared with like.
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.stem)]
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    # Pillow reports a broken PNG chunk as a SyntaxError.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = str(error).replace(f" {str(path)!r}", "")
+        raise FileError(path, "not a readable image", "replace or remove it", reason) from error
