@@ -9,10 +9,11 @@ from data.command_line import Parser, number, run
 from data.files import IGNORED_GRAY, list_slices
 from data.slices import UnlabeledSlices
 from utils.checkpoint import load_model
+from utils.evaluation_options import add_prediction_options
 from utils.inference import predict
-from utils.options import add_device_options, add_prediction_options, parse_options
+from utils.options import add_device_options, parse_options
 from utils.reporting import report_images, warn
-from utils.results import MaskFolder
+from utils.results import ResultFolder
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
     model, preprocessing = load_model(args.model_path)
     size = args.image_size or preprocessing["image_size"]
     slices = UnlabeledSlices(list_slices(args.image_dir), size=size, cache_gb=args.cache_gb)
-    masks = MaskFolder(
+    masks = ResultFolder(
         args.mask_dir,
         table="pseudo_labels.csv",
         slices=slices.files,
@@ -57,11 +58,12 @@ def main() -> None:
             "mean_confidence": confidence.mean().item(),
             "kept_share": kept.float().mean().item(),
         }
-        masks.add(torch.where(label > 0, 255, 0).where(kept, IGNORED_GRAY).to(torch.uint8).numpy(), row)
+        masks.save_image(path, torch.where(label > 0, 255, 0).where(kept, IGNORED_GRAY).to(torch.uint8).numpy())
+        masks.add_row(row)
 
     with_lesion = sum(row["lesion_share"] > 0 for row in masks.rows)
     mean = {name: fmean(row[name] for row in masks.rows) for name in masks.rows[0] if name != "image"}
-    masks.finish({"with_lesion": with_lesion, **mean})
+    masks.finish({"images": len(masks.rows), "with_lesion": with_lesion, **mean})
     print(f"masks       {len(masks.rows)} in {masks.folder}, {with_lesion} of them with a lesion; {masks.table}")
     print(f"mean        lesion {mean['lesion_share']:.2%}, confidence {mean['mean_confidence']:.3f}, ", end="")
     print(f"kept {mean['kept_share']:.2%} of the pixels")

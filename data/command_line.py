@@ -48,6 +48,9 @@ def run(main: Callable[[], None]) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except ModuleNotFoundError as error:
+        print(f"error: the package {error.name} is missing; pip install -r requirements.txt", file=sys.stderr)
+        sys.exit(2)
     except torch.cuda.OutOfMemoryError:
         print("error: the GPU's memory is full; lower --batchsize, --image_size or --base_channels", file=sys.stderr)
         sys.exit(2)

@@ -38,29 +38,29 @@ def list_slices(folder: Path) -> list[Path]:
     return files
 
 
-def pair_by_stem(image_folder: Path, mask_folder: Path) -> list[Pair]:
-    """Images with their masks, matched by file name without suffix: ``3.jpg`` goes with ``3.png``.
+def pair_by_stem(first: Path, second: Path, kinds: tuple[str, str] = ("image", "mask")) -> list[Pair]:
+    """The files of two folders, matched by name without suffix: image ``3.jpg`` goes with mask ``3.png``.
 
-    Raises InputError, with every offender named, if an image or a mask has no partner.
+    Raises InputError, with every offender named, if a file has no partner; ``kinds`` says what to call it.
     """
-    images, masks = list_slices(image_folder), list_slices(mask_folder)
+    files, partners = list_slices(first), list_slices(second)
     problems = []
-    for files, folder, partners, partner_folder, kind in (
-        (images, image_folder, masks, mask_folder, "mask"),
-        (masks, mask_folder, images, image_folder, "image"),
+    for some, folder, others, other_folder, kind in (
+        (files, first, partners, second, kinds[1]),
+        (partners, second, files, first, kinds[0]),
     ):
-        alone = _names_without(files, partners)
-        if len(alone) == len(files):
+        alone = _names_without(some, others)
+        if len(alone) == len(some):
             raise InputError(
-                f"no file of {folder}, such as {alone[0]}, has a namesake in {partner_folder}; "
-                "name an image and its mask alike"
+                f"no file of {folder}, such as {alone[0]}, has a namesake in {other_folder}; "
+                f"name {kinds[0]} and {kinds[1]} alike"
             )
         if alone:
-            problems.append(f"no {kind} in {partner_folder} for {', '.join(alone)} of {folder}")
+            problems.append(f"no {kind} in {other_folder} for {', '.join(alone)} of {folder}")
     if problems:
         raise InputError(f"{'; '.join(problems)}; add the missing files or remove their partners")
-    masks = {mask.stem: mask for mask in masks}
-    return [(image, masks[image.stem]) for image in images]
+    by_stem = {partner.stem: partner for partner in partners}
+    return [(file, by_stem[file.stem]) for file in files]
 
 
 def split_pairs(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[list[Pair], list[Pair]]:
@@ -96,14 +96,7 @@ def read_mask(path: Path, *, pseudo: bool = False) -> Image.Image:
     Black (or fully transparent) is background, the one other colour lesion; in a pseudo mask the gray
     IGNORED_GRAY is a pixel to ignore. Raises InputError if the file can't be read or has more colours.
     """
-    mask = _open(path)
-    if mask.mode.startswith(("I", "F")):
-        colours = np.asarray(mask).astype(np.int64)
-    elif mask.mode in ("1", "L"):
-        colours = np.asarray(mask.convert("L")).astype(np.int64)
-    else:
-        red, green, blue, alpha = np.moveaxis(np.asarray(mask.convert("RGBA")).astype(np.int64), -1, 0)
-        colours = np.where(alpha > 0, (red << 16) + (green << 8) + blue, 0)
+    colours = _colours(_open(path))
     classes = np.zeros(colours.shape, np.uint8)
     lesion = np.setdiff1d(colours, [0])
     if pseudo:
@@ -117,6 +110,28 @@ def read_mask(path: Path, *, pseudo: bool = False) -> Image.Image:
         raise FileError(path, "not a mask of two classes", advice, f"{len(np.unique(colours))} values")
     classes[np.isin(colours, lesion)] = 1
     return Image.fromarray(classes)
+
+
+def read_map(path: Path) -> Image.Image:
+    """A saved prediction of any model as 8-bit gray: a soft map, or a mask, whose one colour becomes 255.
+
+    Masks stored as 0/1 stay so. Raises InputError if the file can't be read or is a colour picture.
+    """
+    image = _open(path)
+    if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;"):
+        return read_image(path)
+    channels = np.asarray(image.convert("RGB"))
+    if (channels == channels[..., :1]).all():
+        return Image.fromarray(channels[..., 0])
+    colours = _colours(image)
+    if len(np.unique(colours)) > 2 or colours.min() > 0:
+        raise FileError(path, "a colour picture, not a map or mask", "give the folder of the masks, not of overlays")
+    return Image.fromarray(np.where(colours > 0, 255, 0).astype(np.uint8))
+
+
+def read_lungs(path: Path) -> Image.Image:
+    """A lung mask, 1 bit a pixel: whatever is not black is lung (each lung may have its own label)."""
+    return Image.fromarray(_colours(_open(path)) > 0)
 
 
 def read_pair(pair: Pair, *, pseudo: bool = False) -> tuple[Image.Image, Image.Image]:
@@ -146,6 +161,16 @@ def read_all(read: Callable, files: Sequence) -> list:
     if errors := [result for result in results if isinstance(result, FileError)]:
         raise one_error(errors, files=len(files))
     return results
+
+
+def _colours(image: Image.Image) -> np.ndarray:
+    """Colours as numbers, int64 ``(H, W)``; 0 is black or fully transparent."""
+    if image.mode.startswith(("I", "F")):
+        return np.asarray(image).astype(np.int64)
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L")).astype(np.int64)
+    red, green, blue, alpha = np.moveaxis(np.asarray(image.convert("RGBA")).astype(np.int64), -1, 0)
+    return np.where(alpha > 0, (red << 16) + (green << 8) + blue, 0)
 
 
 def _names_without(files: Sequence[Path], partners: Sequence[Path]) -> list[str]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from data.files import list_slices
 from models import build_model
-from utils.results import MaskFolder
+from utils.results import ResultFolder
 
 TINY = ("--base_channels", 2, "--image_size", 32, "--epoch", 1)
 
@@ -268,14 +268,14 @@ def test_masks_of_other_slices_are_not_replaced(call, data, label):
 def test_an_interrupted_run_leaves_no_mixture(call, data, label, monkeypatch):
     arguments, folder = label
     assert call(*arguments(data / "Test-Image"))[0] == 0
-    add = MaskFolder.add
+    save_image = ResultFolder.save_image
 
-    def stop_at_the_third(masks, mask, row):
-        if len(masks.rows) == 2:
+    def stop_at_the_third(results, *arguments):
+        if len(results.rows) == 2:
             raise KeyboardInterrupt
-        add(masks, mask, row)
+        save_image(results, *arguments)
 
-    monkeypatch.setattr(MaskFolder, "add", stop_at_the_third)
+    monkeypatch.setattr(ResultFolder, "save_image", stop_at_the_third)
     assert call(*arguments(data / "Test-Image"))[0] == 130
     assert [f.name for f in list_slices(folder)] == ["phantom_0000.png", "phantom_0001.png"]
     monkeypatch.undo()

@@ -104,10 +104,9 @@ def test_masks_and_tables_of_test(chain):
         both = mask.sum() + truth.sum()
         assert float(row["dice"]) == pytest.approx(2 * (mask & truth).sum() / both if both else 1)
     dice = [float(row["dice"]) for row in rows]
-    assert summary["dice"]["mean"] == pytest.approx(np.mean(dice)) and summary["dice"]["std"] == pytest.approx(
-        np.std(dice)
-    )
-    assert f"{np.mean(dice):.4f} ({np.std(dice):.4f})" in printed["test"]
+    found = summary["models"]["out"]["fixed 0.5"]["dice"]
+    assert found["mean"] == pytest.approx(np.mean(dice)) and found["std"] == pytest.approx(np.std(dice))
+    assert f"{np.mean(dice):.3f} ({np.std(dice):.3f})" in printed["test"]
     assert len(list((out / "compare").glob("*.png"))) == 4
 
 
@@ -140,7 +139,8 @@ def test_masks_of_slices_of_any_size_without_truth(chain, tmp_path, call):
     assert code == 0 and "no truth was given" in out
     assert Image.open(tmp_path / "out" / "a.png").size == (40, 50)
     assert Image.open(tmp_path / "out" / "b.png").size == (71, 33)
-    assert "dice" not in json.loads((tmp_path / "out" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert list(summary["models"]["out"]) == ["burden"] and summary["images"] == 2
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,6 @@ FOLDERS = {
     "train_msk_path": "Train-Mask",
     "semi_img_path": "Unlabeled",
     "semi_msk_path": "Pos-Mask",
-    "test_img_path": "Test-Image",
     "image_dir": "Unlabeled",
     "mask_dir": "Pos-Mask",
 }
@@ -142,12 +141,6 @@ def parse_training_options(parser: Parser) -> argparse.Namespace:
     if args.resume and args.epoch != (planned := checkpoint["run"]["options"]["epoch"]):
         print(f"resume      {args.epoch} epochs in place of {planned}: the learning-rate schedule stretches with them")
     return complete(args, parser)
-
-
-def add_prediction_options(parser: Parser) -> None:
-    group = parser.add_argument_group("prediction")
-    group.add_argument("--image_size", type=number(int, 16), help="side to resize to; default: as the checkpoint says")
-    group.add_argument("--batchsize", type=number(int, 1), default=8, help="slices at a time")
 
 
 def parse_options(parser: Parser) -> argparse.Namespace:

@@ -1,25 +1,44 @@
 """Pictures for people: training curves, and slices beside their truth and predictions."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 OVERLAY = (1.0, 0.25, 0.1)  # red-orange: stands out from gray, and from black to a colour-blind eye
+# Figure 3 of the paper; black is left for the true negatives.
+ERROR_COLOURS = {"true positive": (1.0, 1.0, 1.0), "false positive": (1.0, 0.0, 0.0), "false negative": (0.0, 0.0, 1.0)}
 
 
 class Panel(NamedTuple):
-    """One cell of a sheet: a slice ``(H, W)`` in [0, 1], a lesion mask to lay over it, and a caption."""
+    """One cell of a sheet: gray ``(H, W)`` or RGB ``(H, W, 3)`` in [0, 1], a mask to lay over it, and a caption."""
 
     image: np.ndarray
     mask: np.ndarray | None = None
     caption: str = ""
 
 
-def draw_sheet(path: Path, rows: Sequence[Sequence[Panel]], titles: Sequence[str] | None = None) -> None:
-    """Draw rows of panels, all rows of one length, with a title over each column."""
+def error_panel(prediction: np.ndarray, truth: np.ndarray, caption: str) -> Panel:
+    """A prediction against the truth, both bool ``(H, W)``, in ERROR_COLOURS on black."""
+    picture = np.zeros((*truth.shape, 3))
+    for where, colour in zip(
+        (prediction & truth, prediction & ~truth, ~prediction & truth), ERROR_COLOURS.values(), strict=True
+    ):
+        picture[where] = colour
+    return Panel(picture, caption=caption)
+
+
+def draw_sheet(
+    path: Path,
+    rows: Sequence[Sequence[Panel]],
+    titles: Sequence[str] | None = None,
+    legend: dict[str, tuple[float, float, float]] | None = None,
+) -> None:
+    """Draw rows of panels, all rows of one length, with a title over each column and a legend of colours below."""
     columns = len(rows[0])
     figure = Figure(figsize=(2.4 * columns, 2.5 * len(rows)), dpi=100, layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
@@ -35,6 +54,26 @@ def draw_sheet(path: Path, rows: Sequence[Sequence[Panel]], titles: Sequence[str
             axis.set_yticks([])
     for title, axis in zip(titles or [], axes[0], strict=False):
         axis.set_title(title, fontsize=10)
+    if legend:
+        patches = [Patch(facecolor=colour, edgecolor="gray", label=label) for label, colour in legend.items()]
+        figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), columns), fontsize=9)
+    figure.savefig(path)
+
+
+def draw_boxplot(path: Path, values: dict[str, Sequence[float]], label: str) -> None:
+    """Draw a box and all its points for each name; NaN is left out. The dashed line is the mean."""
+    figure = Figure(figsize=(2.5 + 1.3 * len(values), 4), dpi=100, layout="constrained")
+    axis = figure.subplots()
+    kept = [[value for value in some if not math.isnan(value)] for some in values.values()]
+    places = range(1, len(values) + 1)
+    axis.boxplot(kept, positions=places, widths=0.5, showmeans=True, meanline=True, showfliers=False)
+    spread = np.random.default_rng(0)
+    for place, some in zip(places, kept, strict=True):
+        axis.plot(place + spread.uniform(-0.15, 0.15, len(some)), some, ".", color="tab:blue", alpha=0.4)
+    axis.set_xticks(places, values)
+    axis.set_ylabel(label)
+    axis.set_ylim(-0.02, 1.02)
+    axis.grid(axis="y", alpha=0.3)
     figure.savefig(path)
 
 

@@ -1,4 +1,4 @@
-"""What a run reports: log.csv, TensorBoard events, curves and pictures; and the tables of test.py."""
+"""What a run reports: log.csv, TensorBoard events, curves and pictures."""
 
 import csv
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from data.files import IGNORE
 from data.slices import LesionSlices, UnlabeledSlices
-from utils.metrics import EMPTY_RULE, SCORES, scores, summarise
+from utils.metrics import scores
 from utils.pictures import Panel, draw_curves, draw_sheet
-from utils.results import MaskFolder, append_row
+from utils.results import append_row
 
 NEARLY_BLACK = 0.05  # chest CT in a lung window has a mean gray of about 0.4
 
@@ -49,22 +49,6 @@ def _report_gray(slices: LesionSlices | UnlabeledSlices) -> None:
 def warn(message: str) -> None:
     """Print a warning in line with the rest of a report."""
     print(f"{'':<11} WARNING: {message}")
-
-
-def report_scores(masks: MaskFolder) -> None:
-    """Print the mean (std) over images of the scores in a folder of masks, and write them to its summary."""
-    print(f"masks       {len(masks.rows)} in {masks.folder}")
-    if "dice" not in masks.rows[0]:
-        print("scores      none: no truth was given")
-        masks.finish({})
-        return
-    rule = f"argmax masks at each image's own size, {EMPTY_RULE}"
-    summary = summarise([{name: row[name] for name in SCORES} for row in masks.rows])
-    masks.finish({"rule": rule, **summary})
-    print("scores      " + "  ".join(f"{name:>15}" for name in SCORES))
-    values = (f"{summary[name]['mean']:.4f} ({summary[name]['std']:.4f})" for name in SCORES)
-    print("            " + "  ".join(f"{value:>15}" for value in values))
-    print(f"            mean (std) over {len(masks.rows)} images, {rule}")
 
 
 class RunLog:

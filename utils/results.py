@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,51 +33,59 @@ def append_row(path: Path, row: dict) -> None:
         writer.writerow(row)
 
 
-class MaskFolder:
-    """A folder of masks, ``{stem}.png``, with a table, a row an image, and ``summary.json``, which tells their origin.
+class ResultFolder:
+    """A folder of results: a table, masks as ``{stem}.png``, pictures, and ``summary.json``, which tells their origin.
 
-    slices: the images that get masks, all of one folder. A later run of the same script on the same folder of
-    slices replaces what an earlier one left; whatever else the folder holds is not touched: InputError.
+    slices: the files that the results are about, all of one folder. A later run on the same slices replaces what an
+    earlier one left; whatever else the folder holds is not touched: InputError.
     """
+
+    SUBFOLDERS = ("prob", "compare", "overlay", "figures")
 
     def __init__(self, folder: Path, *, table: str, slices: Sequence[Path], made_by: dict) -> None:
         self.folder, self.table, self.rows = folder, folder / table, []
         self._origin = {"slices": str(slices[0].parent.resolve()), **made_by}
-        masks = {f"{path.stem}.png" for path in slices}
         prepare_folder(folder)
-        if present := sorted(f.name for f in folder.iterdir() if f.suffix.lower() in SUFFIXES):
+        present = sorted(f.name for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
+        if present or self.table.exists():
             self._stop_unless_from_the_same_slices()
+            masks = {f"{path.stem}.png" for path in slices}
             if others := [name for name in present if name not in masks]:
                 raise InputError(
                     f"{folder}: holds {', '.join(others)}, but {slices[0].parent} no such slice; "
                     "remove it or name another folder"
                 )
-            print(f"{'masks':<11} replacing those of an earlier run in {folder}")
+            print(f"{'results':<11} replacing those of an earlier run in {folder}")
             for name in present:  # lest an interrupted run leave a mixture of old and new
                 (folder / name).unlink()
+            for name in self.SUBFOLDERS:
+                shutil.rmtree(folder / name, ignore_errors=True)
         self._write_summary({})
         self.table.write_text("")
 
-    def add(self, mask: np.ndarray, row: dict) -> None:
-        """Save the mask, uint8 ``(H, W)``, of the image ``row["image"]``, and its row of the table."""
-        Image.fromarray(mask).save(self.folder / f"{Path(row['image']).stem}.png")
+    def add_row(self, row: dict) -> None:
+        """Add a row to the table."""
         append_row(self.table, row)
         self.rows.append(row)
 
+    def save_image(self, path: Path, pixels: np.ndarray, *, subfolder: str = "") -> None:
+        """Save the mask or map, uint8 ``(H, W)``, of the slice ``path`` under its stem."""
+        (self.folder / subfolder).mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(self.folder / subfolder / f"{path.stem}.png")
+
     def finish(self, summary: dict) -> None:
         """Add what was found over all images to ``summary.json``."""
-        self._write_summary({"images": len(self.rows), **summary})
+        self._write_summary(summary)
 
     def _write_summary(self, summary: dict) -> None:
         (self.folder / "summary.json").write_text(json.dumps(self._origin | summary, indent=2) + "\n")
 
     def _stop_unless_from_the_same_slices(self) -> None:
-        found = self.folder / "summary.json"
         try:
-            origin = json.loads(found.read_text()).get("slices") if self.table.exists() else None
-        except (OSError, ValueError):
+            origin = json.loads((self.folder / "summary.json").read_text())["slices"] if self.table.exists() else None
+        except (OSError, ValueError, KeyError):
             origin = None
         if origin is None:
-            raise InputError(f"{self.folder}: holds images that this script did not write; name another folder")
+            raise InputError(f"{self.folder}: holds files that this script did not write; name another folder")
         if origin != self._origin["slices"]:
-            raise InputError(f"{self.folder}: holds masks of the slices in {origin}; name another folder")
+            raise InputError(f"{self.folder}: holds results of the slices in {origin}; name another folder")

@@ -3,6 +3,7 @@
 import argparse
 import time
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from data.slices import LesionSlices
 from models import build_model
 from utils.checkpoint import rebuild, save_checkpoint
 from utils.losses import segmentation_loss
-from utils.metrics import scores, summarise
+from utils.metrics import scores
 from utils.optimization import Training
 from utils.options import options_of
 from utils.reporting import RunLog, warn
@@ -128,7 +129,7 @@ def validate(training: Training, validation: LesionSlices, batchsize: int) -> tu
         predicted = logits.argmax(dim=1).cpu()
         rows += [scores(p > 0, m) for p, m in zip(predicted, masks, strict=True)]
         predictions += list(predicted)
-    means = {f"val_{name}": summary["mean"] for name, summary in summarise(rows).items()}
+    means = {f"val_{name}": fmean(row[name] for row in rows) for name in rows[0]}
     return {"val_loss": sum(losses) / len(losses), **means}, predictions
 
 

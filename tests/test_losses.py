@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from utils.losses import segmentation_loss
-from utils.metrics import scores, summarise
 
 
 def sure(mask, classes=2, margin=40.0):
@@ -40,21 +39,3 @@ def test_ignored_pixels_have_no_say():
 def test_loss_in_half_precision_is_taken_in_single():
     mask = torch.randint(0, 2, (1, 300, 300))
     assert segmentation_loss(sure(mask).half(), mask) < 1e-6
-
-
-def test_scores_by_hand():
-    truth = torch.tensor([[1, 1, 1, 0], [0, 0, 0, 255]])
-    prediction = torch.tensor([[1, 1, 0, 1], [0, 0, 0, 1]]).bool()
-    # tp 2, fp 1, fn 1, tn 3; the last pixel is ignored
-    assert scores(prediction, truth) == {"dice": 4 / 6, "sensitivity": 2 / 3, "specificity": 3 / 4}
-
-
-def test_scores_of_empty_masks():
-    none, one = torch.zeros(2, 2, dtype=torch.long), torch.tensor([[0, 0], [0, 1]])
-    assert scores(none > 0, none) == {"dice": 1, "sensitivity": 1, "specificity": 1}
-    assert scores(one > 0, none)["dice"] == 0
-    assert scores(none > 0, one) == {"dice": 0, "sensitivity": 0, "specificity": 1}
-
-
-def test_summary_is_mean_and_population_deviation():
-    assert summarise([{"dice": 0.25}, {"dice": 0.75}]) == {"dice": {"mean": 0.5, "std": 0.25}}

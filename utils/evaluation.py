@@ -1,0 +1,147 @@
+"""The slices of a test, and what a model made of each: its row of scores, and where its mask lies."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from data.errors import FileError
+from data.files import list_slices, pair_by_stem, read_all, read_image, read_lungs, read_map, read_mask
+from utils.metrics import evaluate, follows_empty_rule
+
+
+@dataclass
+class Case:
+    """A test slice: its image, its truth and its lung mask, as far as they are at hand, all of one size."""
+
+    image: Path | None
+    truth: Path | None
+    lungs: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return (self.image or self.truth).name
+
+    def read_truth(self) -> np.ndarray:
+        """The lesions, bool ``(H, W)``."""
+        return np.asarray(read_mask(self.truth)) > 0
+
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        with Image.open(self.truth or self.image) as image:
+            return image.size
+
+    def check(self) -> None:
+        """Raise FileError if a file can't be read or differs in size, before the first slice is scored."""
+        sizes = {}
+        for path, read in ((self.truth, read_mask), (self.image, read_image), (self.lungs, read_lungs)):
+            if path:
+                sizes[path] = read(path).size
+        (reference, expected), *others = sizes.items()
+        for path, size in others:
+            if size != expected:
+                detail = "{}x{} and {}x{}".format(*size, *expected)
+                raise FileError(
+                    path, f"not of the size of its namesake in {reference.parent}", "make them the same", detail
+                )
+
+
+@dataclass
+class Model:
+    """What one model made of the cases: ``rows``, a case a row, and the files with its maps or masks."""
+
+    name: str
+    files: Sequence[Path]
+    unit: int = 255  # the gray level of certainty; 1 in a folder of masks stored as 0/1
+    rows: list[dict] = field(default_factory=list)
+
+    def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
+        """The map of a case, uint8 ``(H, W)``, resized if need be to a width and height as the field's tools do."""
+        soft = read_map(self.files[index])
+        if self.unit == 1:
+            soft = soft.point(lambda gray: 255 * gray)
+        return np.asarray(soft if soft.size == size else soft.resize(size, Image.BICUBIC))
+
+
+def find_cases(images: Path | None, truths: Path | None, lungs: Path | None) -> list[Case]:
+    """The slices of the folders (None: not at hand), matched by stem.
+
+    Raises InputError that names every file without partner, and every one that can't be used.
+    """
+    if images and truths:
+        cases = [Case(image, truth) for image, truth in pair_by_stem(images, truths)]
+    elif images:
+        cases = [Case(image, truth=None) for image in list_slices(images)]
+    else:
+        cases = [Case(image=None, truth=truth) for truth in list_slices(truths)]
+    if lungs:
+        paired = pair_by_stem(images or truths, lungs, ("slice", "lung mask"))
+        for case, (_, path) in zip(cases, paired, strict=True):
+            case.lungs = path
+    read_all(Case.check, cases)
+    return cases
+
+
+def find_models(folders: Sequence[Path], cases: Sequence[Case], *, resize: bool) -> list[Model]:
+    """The models whose saved maps or masks lie in ``folders``, one for each case.
+
+    Raises InputError that names every file without partner, every file that is neither map nor mask and, unless
+    ``resize``, every one that is not of its truth's size.
+    """
+    names = [folder.name for folder in folders]
+    models = []
+    for folder in folders:
+        files = [path for _, path in pair_by_stem(cases[0].truth.parent, folder, ("truth", "prediction"))]
+
+        def look(pair: tuple[Path, Case]) -> tuple[int, bool]:
+            path, case = pair
+            soft, size = read_map(path), case.size()
+            if soft.size != size and not resize:
+                sizes = "{}x{}, the truth {}x{}".format(*soft.size, *size)
+                raise FileError(path, "not of its truth's size", "leave out --no-resize to have it resized", sizes)
+            return soft.getextrema()[1], soft.size != size
+
+        brightest, resized = zip(*read_all(look, list(zip(files, cases, strict=True))), strict=True)
+        # Of a single file it can't be told whether a gray level of 1 is a lesion or a probability of 1/255.
+        unit = 1 if max(brightest) == 1 else 255
+        name = folder.name if names.count(folder.name) == 1 else str(folder)
+        models.append(Model(name, files, unit))
+        note = f", {sum(resized)} resized to the truth's size" if any(resized) else ""
+        print(f"{'predictions':<11} {len(files)} from {folder}{', stored as 0/1' if unit == 1 else ''}{note}")
+    return models
+
+
+def score(case: Case, soft: np.ndarray, *, threshold: float, empty: str) -> dict:
+    """The row of a case for a map of lesion probability, uint8 ``(H, W)``: burden, and scores if there is a truth.
+
+    Burden is the share of lesion pixels in the slice and, with a lung mask, in the lungs; of the prediction,
+    and of the truth (``true_``).
+    """
+    masks = {"": soft > 255 * threshold}
+    if case.truth:
+        masks["true_"] = case.read_truth()
+    row = {"image": case.name}
+    lungs = np.asarray(read_lungs(case.lungs)) if case.lungs else None
+    for prefix, mask in masks.items():
+        row[f"{prefix}lesion_share"] = float(mask.mean())
+        if lungs is not None:
+            row[f"{prefix}share_of_lung"] = float(mask[lungs].mean()) if lungs.any() else math.nan
+    if case.truth:
+        row["empty_rule"] = follows_empty_rule(masks["true_"])
+        row |= evaluate(soft, masks["true_"], threshold=threshold, empty=empty)
+    return row
+
+
+def score_all(models: Sequence[Model], cases: Sequence[Case], *, threshold: float, empty: str) -> Iterator[dict]:
+    """Score saved maps, model by model; yield each row, with ``model`` in front, and keep it in ``Model.rows``."""
+    with tqdm(total=len(models) * len(cases), desc="scoring", unit="slice", disable=None) as bar:
+        for model in models:
+            for index, case in enumerate(cases):
+                row = score(case, model.read(index, case.size()), threshold=threshold, empty=empty)
+                model.rows.append(row)
+                yield {"model": model.name, **row}
+                bar.update()

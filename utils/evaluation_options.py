@@ -1,0 +1,90 @@
+"""Command-line options of prediction and evaluation."""
+
+import argparse
+from pathlib import Path
+
+from data.command_line import Parser, number
+from utils.metrics import EMPTY_RULES
+from utils.options import complete
+
+
+def add_prediction_options(parser: Parser) -> None:
+    group = parser.add_argument_group("prediction")
+    group.add_argument("--image_size", type=number(int, 16), help="side to resize to; default: as the checkpoint says")
+    group.add_argument("--batchsize", type=number(int, 1), default=8, help="slices at a time")
+
+
+def add_evaluation_options(parser: Parser) -> None:
+    group = parser.add_argument_group("what is scored")
+    source = group.add_mutually_exclusive_group(required=True)
+    source.add_argument("--pretrained_model", type=Path, help="checkpoint to predict with")
+    source.add_argument(
+        "--predictions", type=Path, nargs="+", metavar="DIR", help="folders of saved maps or masks, one a model"
+    )
+    group.add_argument("--data_root", type=Path, default=Path("."), help="folder that holds the ones below")
+    group.add_argument("--test_img_path", type=Path, help="slices; default: DATA_ROOT/Test-Image")
+    group.add_argument(
+        "--test_msk_path",
+        type=Path,
+        help="their truth; default: none, or DATA_ROOT/Test-Mask if it is there and --test_img_path is not given",
+    )
+    group.add_argument("--lung_mask_path", type=Path, help="lung masks, to tell the share of lung that is lesion")
+    group.add_argument(
+        "--resize",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="resize --predictions to the truth's size, as the field's tools do",
+    )
+    group = parser.add_argument_group("scores")
+    group.add_argument(
+        "--threshold", type=number(float, 0, 0.999), default=0.5, help="more probable pixels than this are lesion"
+    )
+    group.add_argument(
+        "--empty",
+        choices=list(EMPTY_RULES),
+        default="one",
+        help="what a score of 0/0 counts as, such as the Dice of a rightly empty mask; a missed lesion is never empty",
+    )
+    group.add_argument("--tta", action="store_true", help="predict eight flips and turns of each slice, and average")
+    group = parser.add_argument_group("results")
+    group.add_argument(
+        "--img_save_folder",
+        type=Path,
+        help="where masks, tables and pictures go; default: CARes_Unet, of --predictions runs/scores",
+    )
+    group.add_argument("--save_prob", action="store_true", help="also save the maps of lesion probability, 8 bits")
+    group.add_argument(
+        "--save_type",
+        choices=["solo", "compare", "overlay"],
+        default="solo",
+        help="solo: masks; compare: also each slice beside its truth and prediction; overlay: also sheets of right "
+        "and wrong pixels, a column a model",
+    )
+    group.add_argument("--sort", choices=["dice", "name"], default="dice", help="order of the overlay sheets")
+    group.add_argument("--table", choices=["markdown", "latex"], help="also a table with the paper's columns")
+
+
+def parse_evaluation_options(parser: Parser) -> argparse.Namespace:
+    """Parse the options of test.py. Fills in folders; None stands for images or truth that are not at hand."""
+    args = parser.parse_args()
+    default_images, default_truth = args.data_root / "Test-Image", args.data_root / "Test-Mask"
+    if args.predictions:
+        for flag in ("tta", "save_prob"):
+            if getattr(args, flag):
+                parser.error(f"--{flag}: needs --pretrained_model; --predictions are taken as they are")
+        if args.save_type == "compare":
+            parser.error("--save_type compare: needs --pretrained_model; --predictions have --save_type overlay")
+        if args.test_msk_path is None:
+            args.test_msk_path = default_truth
+        if args.test_img_path is None and default_images.is_dir() and args.test_msk_path == default_truth:
+            args.test_img_path = default_images
+    elif args.test_img_path is None:
+        args.test_img_path = default_images
+        if args.test_msk_path is None and default_truth.is_dir():
+            args.test_msk_path = default_truth
+    if args.test_msk_path is None and (args.save_type == "overlay" or args.table):
+        flag = "--save_type overlay" if args.save_type == "overlay" else f"--table {args.table}"
+        parser.error(f"{flag}: needs the truth; give --test_msk_path")
+    if args.img_save_folder is None:
+        args.img_save_folder = Path("runs/scores" if args.predictions else "CARes_Unet")
+    return complete(args, parser)

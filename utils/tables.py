@@ -1,0 +1,143 @@
+"""Tables of scores over images: mean (std), confidence intervals and paired tests; as text, Markdown and LaTeX."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from utils.metrics import SCORES
+
+LABELS = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "sensitivity": "Sen.",
+    "specificity": "Spec.",
+    "precision": "Prec.",
+    "s_measure": "S-alpha",
+    "e_mean": "E-phi mean",
+    "e_max": "E-phi max",
+    "e_adaptive": "E-phi adaptive",
+    "mae": "MAE",
+    "hd95": "HD95 (px)",
+    "assd": "ASSD (px)",
+}
+PAPER_COLUMNS = ("dice", "sensitivity", "specificity", "s_measure", "e_mean", "mae")
+LOWER_IS_BETTER = {"mae", "hd95", "assd"}
+RESAMPLES = 2000
+
+Rows = Sequence[dict[str, float]]  # the scores of one model, an image a row
+
+
+def summarise(values: Sequence[float]) -> dict:
+    """Mean, population standard deviation and count of the values that are not NaN; None for the first two if none."""
+    kept = [value for value in values if not math.isnan(value)]
+    if not kept:
+        return {"mean": None, "std": None, "images": 0}
+    return {"mean": float(np.mean(kept)), "std": float(np.std(kept)), "images": len(kept)}
+
+
+def summarise_scores(rows: Rows, *, prefix: str = "") -> dict[str, dict]:
+    """``summarise`` of every score of a protocol, with ``ci95``: a bootstrap confidence interval over images."""
+    summary = {}
+    for name in SCORES:
+        if prefix + name in rows[0]:
+            values = [row[prefix + name] for row in rows]
+            summary[name] = summarise(values) | {"ci95": confidence_interval(values)}
+    return summary
+
+
+def confidence_interval(values: Sequence[float]) -> list[float] | None:
+    """The 95 % percentile bootstrap interval of the mean, NaN left out; None of fewer than two values."""
+    from scipy.stats import bootstrap
+
+    kept = np.array([value for value in values if not math.isnan(value)])
+    if len(kept) < 2:
+        return None
+    found = bootstrap((kept,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0))
+    return [float(found.confidence_interval.low), float(found.confidence_interval.high)]
+
+
+def compare_paired(first: Rows, second: Rows, name: str) -> dict:
+    """Second minus first on the same images: mean difference, its ``ci95`` and the p of a Wilcoxon signed-rank test.
+
+    Images where either value is NaN are left out. p is 1 if no image differs, None of fewer than two images.
+    """
+    from scipy.stats import wilcoxon
+
+    differences = np.array([b[name] - a[name] for a, b in zip(first, second, strict=True)])
+    differences = differences[~np.isnan(differences)]
+    if len(differences) < 2:
+        return {"difference": None, "ci95": None, "wilcoxon_p": None}
+    p = float(wilcoxon(differences).pvalue) if differences.any() else 1.0
+    return {"difference": float(differences.mean()), "ci95": confidence_interval(differences), "wilcoxon_p": p}
+
+
+def text_table(columns: dict[str, dict[str, dict]]) -> str:
+    """Scores down, models or protocols across: mean (std) [ci95], from the ``summarise_scores`` of each."""
+    names = list(next(iter(columns.values())))
+    header = ["", *columns]
+    lines = [header] + [
+        [LABELS[name], *(_long_cell(name, found[name]) if name in found else "" for found in columns.values())]
+        for name in names
+    ]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
+        for line in lines
+    )
+
+
+def publication_table(models: dict[str, dict[str, dict]], kind: str, *, caption: str) -> str:
+    """Models down, the paper's columns across, mean (std) with the best mean in bold; ``kind``: markdown or latex."""
+    best = {}  # None where no model has a value
+    for name in PAPER_COLUMNS:
+        means = [summary[name]["mean"] for summary in models.values() if summary[name]["mean"] is not None]
+        best[name] = (min if name in LOWER_IS_BETTER else max)(means, default=None)
+
+    def cell(name: str, summary: dict) -> str:
+        text = _cell(name, summary)
+        if len(models) == 1 or text != _cell(name, {**summary, "mean": best[name]}):  # a tie as printed is a tie
+            return text
+        return f"**{text}**" if kind == "markdown" else rf"\textbf{{{text}}}"
+
+    body = [[model, *(cell(name, summary[name]) for name in PAPER_COLUMNS)] for model, summary in models.items()]
+    if kind == "markdown":
+        lines = [["model", *(LABELS[name] for name in PAPER_COLUMNS)], ["---"] * (len(PAPER_COLUMNS) + 1), *body]
+        return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", caption])
+    symbols = {"s_measure": r"$S_\alpha$", "e_mean": r"$E_\phi^{\mathrm{mean}}$"}
+    header = ["Model", *(symbols.get(name, LABELS[name]) for name in PAPER_COLUMNS)]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\caption{{{_for_latex(caption)}}}",
+            rf"\begin{{tabular}}{{l{'c' * len(PAPER_COLUMNS)}}}",
+            r"\hline",
+            rf"{' & '.join(header)} \\",
+            r"\hline",
+            *(rf"{' & '.join([_for_latex(line[0]), *line[1:]])} \\" for line in body),
+            r"\hline",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+    )
+
+
+def _cell(name: str, summary: dict) -> str:
+    if summary["mean"] is None:
+        return "-"
+    return f"{summary['mean']:.{_digits(name)}f} ({summary['std']:.{_digits(name)}f})"
+
+
+def _long_cell(name: str, summary: dict) -> str:
+    if not summary["ci95"]:
+        return _cell(name, summary)
+    low, high = summary["ci95"]
+    return f"{_cell(name, summary)} [{low:.{_digits(name)}f}, {high:.{_digits(name)}f}]"
+
+
+def _digits(name: str) -> int:
+    return 1 if name in ("hd95", "assd") else 4 if name == "mae" else 3
+
+
+def _for_latex(text: str) -> str:
+    return "".join(f"\\{c}" if c in "&%$#_{}" else c for c in text)
