@@ -26,11 +26,11 @@ demo: $(VENV)/ready
 	$(RUN) semi_supervised_train.py $(SMALL) --epoch 50 --pretrained_model runs/demo/supervised/best.pth \
 		--save_folder runs/demo/semi_supervised
 	$(RUN) test.py --data_root $(DEMO) --pretrained_model runs/demo/supervised/best.pth \
-		--img_save_folder runs/demo/CARes-UNet
+		--img_save_folder runs/demo/CARes-UNet --save_prob
 	$(RUN) test.py --data_root $(DEMO) --pretrained_model runs/demo/semi_supervised/best.pth \
-		--img_save_folder runs/demo/semi-CARes-UNet
-	$(RUN) -m benchmarks.compare runs/demo/CARes-UNet runs/demo/semi-CARes-UNet \
-		--data_root $(DEMO) --out runs/demo/comparison.png
+		--img_save_folder runs/demo/semi-CARes-UNet --save_prob
+	$(RUN) test.py --data_root $(DEMO) --predictions runs/demo/CARes-UNet/prob runs/demo/semi-CARes-UNet/prob \
+		--img_save_folder runs/demo/comparison --save_type overlay --table markdown
 
 $(VENV)/ready: requirements.txt requirements-dev.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or newer is needed: make PYTHON=...')"

@@ -69,6 +69,8 @@ def main() -> None:
     print(f"kept {mean['kept_share']:.2%} of the pixels")
     if with_lesion == 0:
         warn("not one mask has a lesion; is the model trained, and are these slices like those it was trained on?")
+    elif mean["lesion_share"] > 0.5:
+        warn("more lesion than background; is the model trained, and are these slices like those it was trained on?")
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def read_image(path: Path) -> Image.Image:
     if image.mode == "F" or gray.min() < 0 or gray.max() > 65535:
         raise FileError(
             path,
-            "gray levels outside 0 to 65535",
+            "not gray levels of 8 or 16 bits",
             "window them to 8 or 16 bits first (README.md, Your own data)",
             f"{gray.min():g} to {gray.max():g}",
         )
@@ -180,13 +180,15 @@ def _names_without(files: Sequence[Path], partners: Sequence[Path]) -> list[str]
 
 def _natural_order(path: Path) -> list:
     # re.split leaves text at even and digits at odd places, so that like is compared with like.
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.stem)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.stem)]
 
 
 def _open(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             image.load()
+            if (pages := getattr(image, "n_frames", 1)) > 1:
+                raise FileError(path, "not a single slice", "save each page as a file of its own", f"{pages} pages")
             return image
     # Pillow reports a broken PNG chunk as a SyntaxError.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -142,12 +142,14 @@ def spoilt_checkpoint(kind, trained, folder):
     elif kind == "truncated":
         shutil.copy(trained / "last.pth", path)
         truncate(path)
+    elif kind == "page of the web":
+        path.write_text("<!DOCTYPE html>")
     elif kind == "pickled code":
         torch.save({"weights": Payload(folder / "victim")}, path)
     return path
 
 
-@pytest.mark.parametrize("kind", ["missing", "foreign", "truncated", "pickled code"])
+@pytest.mark.parametrize("kind", ["missing", "foreign", "truncated", "pickled code", "page of the web"])
 @pytest.mark.parametrize(
     ("script", "flag"),
     [
@@ -159,7 +161,8 @@ def spoilt_checkpoint(kind, trained, folder):
 )
 def test_unusable_checkpoints(call, data, trained, tmp_path, script, flag, kind):
     path = spoilt_checkpoint(kind, trained, tmp_path)
-    refused(call, script, "--data_root", data, flag, path, names=[path], kept=tmp_path)
+    says = {"missing": "can't be opened", "truncated": "damaged", "pickled code": "never run"}.get(kind, "not a ")
+    refused(call, script, "--data_root", data, flag, path, names=[f"{path}: ", says], kept=tmp_path)
     assert not (tmp_path / "victim").exists()
 
 
@@ -167,6 +170,23 @@ def test_unusable_checkpoints(call, data, trained, tmp_path, script, flag, kind)
 def test_width_that_disagrees_with_the_checkpoint(call, data, trained, flag, file):
     arguments = ["--data_root", data, flag, trained / file, "--base_channels", 8, "--epoch", 2]
     refused(call, "supervised_train", *arguments, names=["--base_channels 8", trained / file, "2"], kept=trained)
+
+
+def test_resume_keeps_to_its_run(call, data, trained, tmp_path):
+    last = shutil.copytree(trained, tmp_path / "run") / "last.pth"
+    flags = ["--resume", last, "--data_root", data, "--epoch", 2]
+    faults = {
+        "--pretrained_model": (trained / "best.pth", ["--resume and --pretrained_model"]),
+        "--optimizer_type": ("adam", ["--optimizer_type adam", "ranger"]),
+        "--save_folder": (trained, ["--save_folder", trained]),
+        "--seed": (1, ["validation slices are not those of the run", "differ"]),
+    }
+    for flag, (value, names) in faults.items():
+        refused(call, "supervised_train", *flags, flag, value, names=names, kept=trained)
+    for name in ("log.csv", "curves.png"):
+        (tmp_path / "run" / name).unlink()
+    assert call("supervised_train", *flags)[0] == 0
+    assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 2
 
 
 def test_a_finished_run_needs_more_epochs_to_go_on(call, trained):
@@ -199,6 +219,9 @@ def test_resume_needs_the_last_checkpoint_of_the_same_script(call, data, trained
         ("supervised_train", ["--device", "cuda:77"], ["--device cuda:77"]),
         ("supervised_train", ["--amp", "fp16", "--device", "cpu"], ["--amp fp16"]),
         ("supervised_train", ["--epochs", 3], ["--epochs"]),
+        ("supervised_train", ["--seed", 2**64], ["--seed", "at most"]),
+        ("supervised_train", ["--device", "meta"], ["--device meta"]),
+        ("supervised_train", ["--batchsize", 1, "--image_size", 16], ["--batchsize 1", "--image_size"]),
     ],
 )
 def test_wrong_flags(call, data, tmp_path, script, flags, names):
@@ -222,6 +245,35 @@ def test_a_finished_run_is_not_overwritten(call, data, trained):
     (data / "Train-Image/phantom_0003.png").write_text("not an image")  # told later, after minutes of reading
     arguments = ["--data_root", data, *TINY, "--save_folder", trained]
     refused(call, "supervised_train", *arguments, names=["--resume", trained / "last.pth"], kept=trained)
+
+
+def test_a_split_that_leaves_nothing_to_train_on(call, data, tmp_path):
+    for folder in ("Train-Image", "Train-Mask"):
+        for file in list_slices(data / folder)[1:]:
+            file.unlink()
+    flags = ["--data_root", data, *TINY, "--batchsize", 1, "--save_folder", tmp_path / "run"]
+    refused(call, "supervised_train", *flags, names=["--val_fraction 0.2", "none of the 1 slices"], kept=tmp_path)
+
+
+@pytest.mark.parametrize("present", ["notes.txt", "best.pth", "figures/plot.png"])
+@pytest.mark.parametrize("script", ["supervised_train", "fake_labels_generator", "test"])
+def test_files_of_the_user_are_not_touched(call, data, trained, tmp_path, script, present):
+    out = tmp_path / "out"
+    (out / present).parent.mkdir(parents=True)
+    (out / present).write_text("mine")
+    flags = {
+        "supervised_train": [*TINY, "--save_folder", out],
+        "fake_labels_generator": ["--model_path", trained / "best.pth", "--Mask-dir", out],
+        "test": ["--pretrained_model", trained / "best.pth", "--img_save_folder", out],
+    }[script]
+    refused(call, script, "--data_root", data, *flags, names=[out, "name another folder"], kept=tmp_path)
+
+
+def test_an_aborted_start_can_be_repeated(call, data, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.csv").touch()
+    (tmp_path / "run" / "events.out.tfevents.1").write_bytes(b"events")
+    assert call("supervised_train", "--data_root", data, *TINY, "--save_folder", tmp_path / "run")[0] == 0
 
 
 @pytest.mark.parametrize("folder", ["Test-Image", "Test-Mask", "Train-Mask"])
@@ -255,6 +307,23 @@ def test_masks_of_an_earlier_run_on_the_same_slices_are_replaced(call, data, lab
     code, out, _ = call(*arguments(data / "Test-Image"))
     assert code == 0 and "replacing" in out
     assert contents(folder) == made
+
+
+def test_results_know_their_slices_after_a_move(call, data, label, tmp_path):
+    arguments, folder = label
+    assert call(*arguments(data / "Test-Image"))[0] == 0
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    data.rename(moved / "data")
+    folder.rename(moved / "out")
+    assert call(*arguments(moved / "data" / "Test-Image")[:-1], moved / "out")[0] == 0
+
+
+def test_a_summary_that_is_none_of_ours(call, data, label):
+    arguments, folder = label
+    assert call(*arguments(data / "Test-Image"))[0] == 0
+    (folder / "summary.json").write_text("[]")
+    refused(call, *arguments(data / "Test-Image"), names=[folder, "did not write"], kept=folder)
 
 
 def test_masks_of_other_slices_are_not_replaced(call, data, label):

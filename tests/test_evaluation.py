@@ -89,7 +89,7 @@ def test_several_models_in_one_table(call, data, predicted, tmp_path):
     flags = ["--table", "markdown", "--save_type", "overlay"]
     printed = score(call, data, tmp_path / "scores", *folders, flags=flags)
     summary = json.loads((tmp_path / "scores" / "summary.json").read_text())
-    assert list(summary["models"]) == [*map(str, folders[:2]), "prob"]
+    assert list(summary["models"]) == [*map(str, folders)]
     assert "p = " in printed and str(folders[1]) in printed
     perfect = summary["models"][str(folders[1])]["fixed 0.5"]
     assert perfect["dice"]["mean"] == 1 and perfect["hd95"]["mean"] == 0 and perfect["dice"]["images"] == 4
@@ -99,6 +99,13 @@ def test_several_models_in_one_table(call, data, predicted, tmp_path):
     assert (tmp_path / "scores" / "table.md").read_text().count("**1.000 (0.000)**") >= 4
     for picture in ("figures/dice.png", "figures/worst_and_best.png", "overlay/page_001.png"):
         assert np.asarray(Image.open(tmp_path / "scores" / picture).convert("L")).std() > 5
+
+
+def test_models_are_named_by_what_tells_their_folders_apart(call, data, tmp_path):
+    for name in ("a/prob", "b/prob"):
+        shutil.copytree(data / "Test-Mask", tmp_path / name)
+    score(call, data, tmp_path / "scores", tmp_path / "a/prob", tmp_path / "b/prob")
+    assert list(json.loads((tmp_path / "scores" / "summary.json").read_text())["models"]) == ["a", "b"]
 
 
 def test_maps_of_another_size_are_resized_as_the_fields_tool_does(call, data, predicted, tmp_path):
@@ -232,6 +239,7 @@ def test_faults_in_predictions(call, data, predicted, tmp_path):
     ("flags", "names"),
     [
         ([], ["--pretrained_model", "--predictions"]),
+        (["--predictions", "maps", "./maps"], ["--predictions", "twice"]),
         (["--predictions", "maps", "--tta"], ["--tta", "--pretrained_model"]),
         (["--predictions", "maps", "--save_prob"], ["--save_prob", "--pretrained_model"]),
         (["--predictions", "maps", "--save_type", "compare"], ["--save_type compare", "overlay"]),

@@ -89,7 +89,7 @@ def test_images_are_read_rightly_however_stored(tmp_path):
 @pytest.mark.parametrize("hounsfield", [np.full((4, 4), -600, np.int32), np.full((4, 4), 0.5, np.float32)])
 def test_images_of_unknown_range_are_refused(tmp_path, hounsfield):
     Image.fromarray(hounsfield).save(tmp_path / "hu.tif")
-    with pytest.raises(InputError, match=r"hu\.tif: gray levels outside .*window"):
+    with pytest.raises(InputError, match=r"hu\.tif: not gray levels of .*window"):
         read_image(tmp_path / "hu.tif")
 
 
@@ -139,6 +139,19 @@ def test_images_and_jpegs_given_as_masks(tmp_path):
         Image.fromarray(noise).save(tmp_path / name)
         with pytest.raises(InputError, match=rf"{name}: not a mask of two classes .*{advice}"):
             read_mask(tmp_path / name)
+
+
+def test_files_of_several_pages_are_refused(tmp_path):
+    page = Image.fromarray(TRUTH)
+    page.save(tmp_path / "pages.tif", save_all=True, append_images=[page])
+    with pytest.raises(InputError, match=r"pages\.tif: not a single slice \(2 pages\)"):
+        read_image(tmp_path / "pages.tif")
+
+
+def test_odd_digits_are_letters(tmp_path):
+    for stem in ("1²", "10", "9"):
+        Image.fromarray(TRUTH).save(tmp_path / f"{stem}.png")
+    assert [file.stem for file in list_slices(tmp_path)] == ["1²", "9", "10"]
 
 
 def test_doubled_stems_are_refused(folders):

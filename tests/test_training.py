@@ -83,8 +83,17 @@ def test_a_lost_loss_stops_the_run(phantom, tmp_path, call):
         *("--lr", 1e30),
     )
     assert code == 2
-    assert re.search(r"error: the loss is NaN or infinite at step \d+, learning rate .*last good checkpoint is", error)
+    assert re.search(r"error: NaN or infinite: the loss is at step \d+, learning rate .*last good checkpoint is", error)
     assert (tmp_path / "run" / "last.pth").read_bytes() == good
+
+
+@pytest.mark.parametrize("validation", [[], ["--val_fraction", 0]])
+def test_lost_weights_are_never_saved(phantom, tmp_path, call, validation):
+    """One step an epoch: its loss is taken before the weights are lost."""
+    flags = ["--data_root", phantom, *TINY, "--batchsize", 8, "--lr", 1e38, "--optimizer_type", "sgd"]
+    code, _, error = call("supervised_train", *flags, *validation, "--epoch", 1, "--save_folder", tmp_path / "run")
+    assert code == 2 and "NaN or infinite" in error and "no checkpoint was saved yet" in error
+    assert not list((tmp_path / "run").glob("*.pth"))
 
 
 def test_the_best_epoch_is_kept(phantom, tmp_path, call):

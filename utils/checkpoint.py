@@ -55,12 +55,17 @@ def read_checkpoint(path: Path) -> dict:
     Raises InputError if the file is missing, damaged, not a CARes-UNet, or holds more than tensors and plain types.
     """
     try:
+        with path.open("rb") as file:
+            start = file.read(2)
+    except OSError as error:
+        raise InputError(f"{path}: can't be opened ({error.strerror}); give the path of a .pth file") from error
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of foreign pickles; the error below says more
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise InputError(f"{path}: can't be opened ({error.strerror}); give the path of a .pth file") from error
     except pickle.UnpicklingError as error:
+        if not start.startswith((b"PK", b"\x80")):  # neither a zip archive nor a pickle
+            raise InputError(f"{path}: not a checkpoint; give the path of a .pth file") from error
         raise InputError(
             f"{path}: holds more than tensors and plain types; pickled code is never run, ask for a state dict"
         ) from error

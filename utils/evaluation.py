@@ -92,9 +92,8 @@ def find_models(folders: Sequence[Path], cases: Sequence[Case], *, resize: bool)
     Raises InputError that names every file without partner, every file that is neither map nor mask and, unless
     ``resize``, every one that is not of its truth's size.
     """
-    names = [folder.name for folder in folders]
     models = []
-    for folder in folders:
+    for name, folder in zip(_names(folders), folders, strict=True):
         files = [path for _, path in pair_by_stem(cases[0].truth.parent, folder, ("truth", "prediction"))]
 
         def look(pair: tuple[Path, Case]) -> tuple[int, bool]:
@@ -108,7 +107,6 @@ def find_models(folders: Sequence[Path], cases: Sequence[Case], *, resize: bool)
         brightest, resized = zip(*read_all(look, list(zip(files, cases, strict=True))), strict=True)
         # Of a single file it can't be told whether a gray level of 1 is a lesion or a probability of 1/255.
         unit = 1 if max(brightest) == 1 else 255
-        name = folder.name if names.count(folder.name) == 1 else str(folder)
         models.append(Model(name, files, unit))
         note = f", {sum(resized)} resized to the truth's size" if any(resized) else ""
         print(f"{'predictions':<11} {len(files)} from {folder}{', stored as 0/1' if unit == 1 else ''}{note}")
@@ -145,3 +143,12 @@ def score_all(models: Sequence[Model], cases: Sequence[Case], *, threshold: floa
                 model.rows.append(row)
                 yield {"model": model.name, **row}
                 bar.update()
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The part of their paths in which folders differ: a and b for out/a/prob and out/b/prob."""
+    parts = [folder.resolve().parts for folder in folders]
+    while len(parts) > 1 and len({path[-1] for path in parts}) == 1:
+        parts = [path[:-1] for path in parts]
+    names = [path[-1] for path in parts]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]

@@ -69,6 +69,8 @@ def parse_evaluation_options(parser: Parser) -> argparse.Namespace:
     args = parser.parse_args()
     default_images, default_truth = args.data_root / "Test-Image", args.data_root / "Test-Mask"
     if args.predictions:
+        if len({folder.resolve() for folder in args.predictions}) < len(args.predictions):
+            parser.error("--predictions: names a folder twice; give each model's folder once")
         for flag in ("tta", "save_prob"):
             if getattr(args, flag):
                 parser.error(f"--{flag}: needs --pretrained_model; --predictions are taken as they are")

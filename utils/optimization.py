@@ -100,6 +100,11 @@ class Training:
         self.steps += 1
         return loss.detach()
 
+    def is_finite(self) -> bool:
+        """Whether no weight, neither of the network nor of the average, is NaN or infinite."""
+        weights = [*self.model.parameters(), *self.average.parameters()]
+        return bool(torch.stack(torch._foreach_norm(weights)).isfinite().all())
+
     def state_dict(self) -> dict:
         random = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":

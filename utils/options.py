@@ -1,13 +1,16 @@
 """Command-line options that the scripts share."""
 
 import argparse
+import math
 from pathlib import Path
 
 import torch
 
 from data.command_line import Parser, number
+from data.errors import InputError
 from data.files import Pair, pair_by_stem, split_pairs
 from utils.checkpoint import read_checkpoint
+from utils.results import holds_something
 
 # The published settings; the defaults of the options below are the best recipe found.
 PAPER_RECIPE = {
@@ -93,7 +96,9 @@ def add_training_options(parser: Parser, *, save_folder: str) -> None:
         default="auto",
         help="mixed precision; auto: bf16 or fp16 on a GPU",
     )
-    group.add_argument("--seed", type=number(int, 0), default=0, help="of the split, the weights and the batches")
+    group.add_argument(
+        "--seed", type=number(int, 0, 2**63 - 1), default=0, help="of the split, the weights and the batches"
+    )
 
     group = parser.add_argument_group("results")
     group.add_argument("--save_folder", type=Path, default=Path(save_folder), help="checkpoints, log, pictures")
@@ -119,17 +124,24 @@ def parse_training_options(parser: Parser) -> argparse.Namespace:
     if given.resume:
         if "training" not in checkpoint or checkpoint["run"]["script"] != parser.prog:
             parser.error(f"--resume {source}: not the last.pth of a run of {parser.prog}; give that file")
+        if given.pretrained_model:
+            parser.error("--resume and --pretrained_model: a resumed run has its weights; give one of them")
         parser.set_defaults(**checkpoint["run"]["options"], save_folder=source.parent)
     args = parser.parse_args()
     args.script, args.checkpoint = parser.prog, checkpoint
 
     if checkpoint and args.base_channels != width:
         parser.error(f"--base_channels {args.base_channels}: the network in {source} has {width}; leave the flag out")
+    if args.resume and args.optimizer_type != (used := checkpoint["run"]["options"]["optimizer_type"]):
+        parser.error(f"--optimizer_type {args.optimizer_type}: the run in {source} uses {used}; leave the flag out")
     if args.resume and args.epoch <= checkpoint["epoch"]:
         parser.error(f"--resume {source}: has done its {checkpoint['epoch']} epochs; give a larger --epoch to go on")
     last = args.save_folder / "last.pth"
-    if last.exists() and not args.resume:
-        parser.error(f"--save_folder {args.save_folder}: holds a run; --resume {last}, or name another folder")
+    if not (args.resume and last.exists() and last.samefile(args.resume)) and holds_something(args.save_folder):
+        hint = f"--resume {last} to go on with its run, or " if last.exists() else ""
+        parser.error(f"--save_folder {args.save_folder}: is not empty; {hint}name another folder")
+    if args.batchsize * math.ceil(args.image_size / 16) ** 2 == 1:
+        parser.error("--batchsize 1: leaves one pixel to normalise by at this --image_size; raise either")
     if (args.val_img_path is None) != (args.val_msk_path is None):
         parser.error("--val_img_path and --val_msk_path go together; give both or none")
     if args.lr_schedule is None:
@@ -157,9 +169,11 @@ def complete(args: argparse.Namespace, parser: Parser) -> argparse.Namespace:
         args.device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(args.device)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("neither a CPU nor a CUDA device")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        parser.error(f"--device {args.device}: {str(error).splitlines()[0]}; use --device auto")
+        parser.error(f"--device {args.device}: {str(error).splitlines()[0][:200]}; use --device auto")
     args.device = device
     if args.num_workers is None:
         args.num_workers = 4 if device.type == "cuda" else 0
@@ -182,4 +196,10 @@ def labeled_pairs(args: argparse.Namespace) -> tuple[list[Pair], list[Pair]]:
     pairs = pair_by_stem(args.train_img_path, args.train_msk_path)
     if args.val_img_path:
         return pairs, pair_by_stem(args.val_img_path, args.val_msk_path)
-    return split_pairs(pairs, args.val_fraction, args.seed)
+    training, validation = split_pairs(pairs, args.val_fraction, args.seed)
+    if not training:
+        raise InputError(
+            f"--val_fraction {args.val_fraction:g}: leaves none of the {len(pairs)} slices of {args.train_img_path} to "
+            "train on; lower it or add slices"
+        )
+    return training, validation

@@ -54,13 +54,14 @@ def warn(message: str) -> None:
 class RunLog:
     """The record of a run in its folder: an epoch a row in ``log.csv`` and in the events, pictures on request.
 
-    A resumed run keeps the rows of the ``epochs_done`` before it and drops what a killed run wrote after them.
+    A resumed run keeps the rows of the ``epochs_done`` before it and drops what a killed run wrote after them;
+    if the log was left behind, a new one begins.
     """
 
     def __init__(self, folder: Path, *, epochs_done: int) -> None:
         self.folder = folder
         log = folder / "log.csv"
-        kept = log.read_text().splitlines(keepends=True)[: epochs_done + 1] if epochs_done else []
+        kept = log.read_text().splitlines(keepends=True)[: epochs_done + 1] if epochs_done and log.exists() else []
         log.write_text("".join(kept))
         self.rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(kept)]
         self.events = SummaryWriter(str(folder), purge_step=epochs_done + 1)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,14 @@ def prepare_folder(folder: Path) -> None:
         raise InputError(f"{folder}: can't write there ({error.strerror}); name another folder") from error
 
 
+def holds_something(folder: Path) -> bool:
+    """Whether a folder has files that results might replace or be mistaken for; what an aborted start left is none."""
+    if not folder.is_dir():
+        return False
+    files = [f for f in folder.iterdir() if not f.name.startswith((".", "events.out.tfevents."))]
+    return any(f.is_dir() or f.stat().st_size for f in files)
+
+
 def append_row(path: Path, row: dict) -> None:
     """Add a row to a CSV file; the first one brings the header."""
     with path.open("a") as file:
@@ -44,11 +53,11 @@ class ResultFolder:
 
     def __init__(self, folder: Path, *, table: str, slices: Sequence[Path], made_by: dict) -> None:
         self.folder, self.table, self.rows = folder, folder / table, []
-        self._origin = {"slices": str(slices[0].parent.resolve()), **made_by}
+        self._origin = {"slices": _path_from(folder, slices[0].parent), **made_by}
         prepare_folder(folder)
-        present = sorted(f.name for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
-        if present or self.table.exists():
+        if holds_something(folder):
             self._stop_unless_from_the_same_slices()
+            present = sorted(f.name for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
             masks = {f"{path.stem}.png" for path in slices}
             if others := [name for name in present if name not in masks]:
                 raise InputError(
@@ -83,9 +92,19 @@ class ResultFolder:
     def _stop_unless_from_the_same_slices(self) -> None:
         try:
             origin = json.loads((self.folder / "summary.json").read_text())["slices"] if self.table.exists() else None
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             origin = None
         if origin is None:
             raise InputError(f"{self.folder}: holds files that this script did not write; name another folder")
         if origin != self._origin["slices"]:
-            raise InputError(f"{self.folder}: holds results of the slices in {origin}; name another folder")
+            raise InputError(
+                f"{self.folder}: holds results of the slices in {(self.folder / origin).resolve()}; name another folder"
+            )
+
+
+def _path_from(folder: Path, other: Path) -> str:
+    """The way from a folder to another, which holds when both are moved together."""
+    try:
+        return os.path.relpath(other.resolve(), folder.resolve())
+    except ValueError:  # on Windows, from one drive to another
+        return str(other.resolve())

@@ -1,6 +1,7 @@
 """``fit``: the training loop of both trainers, with validation, logging, checkpoints and resume."""
 
 import argparse
+import math
 import time
 from pathlib import Path
 from statistics import fmean
@@ -53,6 +54,7 @@ def fit(model: nn.Module, batches: DataLoader, validation: LesionSlices | None, 
     done, best = 0, -1.0
     if args.resume:
         done, best = args.checkpoint["epoch"], args.checkpoint["best_score"]
+        _stop_if_the_split_changed(validation, args)
         training.load_state_dict(args.checkpoint["training"], lr=args.lr, weight_decay=args.weight_decay)
     args.checkpoint = None  # frees as much memory as the network and the optimizer take
     log = RunLog(folder, epochs_done=done)
@@ -69,6 +71,8 @@ def fit(model: nn.Module, batches: DataLoader, validation: LesionSlices | None, 
         if validation is not None:
             scored, predictions = validate(training, validation, args.batchsize)
             row |= scored
+        if not (training.is_finite() and math.isfinite(row.get("val_loss", 0.0))):
+            raise InputError(_lost(f"the weights are after step {training.steps}", row["lr"], last))
         row["seconds"] = time.monotonic() - started
         is_best = validation is None or row["val_dice"] > best
         best = row.get("val_dice", best) if is_best else best
@@ -83,7 +87,7 @@ def fit(model: nn.Module, batches: DataLoader, validation: LesionSlices | None, 
             "weights": training.average.state_dict(),
             "epoch": epoch,
             "best_score": best,
-            "run": {"script": args.script, "options": options_of(args)},
+            "run": {"script": args.script, "options": options_of(args), "validation": _stems(validation)},
         }
         if is_best:
             save_checkpoint(folder / "best.pth", content)
@@ -133,6 +137,19 @@ def validate(training: Training, validation: LesionSlices, batchsize: int) -> tu
     return {"val_loss": sum(losses) / len(losses), **means}, predictions
 
 
+def _stems(validation: LesionSlices | None) -> list[str]:
+    return [image.stem for image, _ in validation.files] if validation is not None else []
+
+
+def _stop_if_the_split_changed(validation: LesionSlices | None, args: argparse.Namespace) -> None:
+    # Slices that the run has trained on would make its validation Dice look better than it is.
+    if changed := sorted(set(_stems(validation)) ^ set(args.checkpoint["run"]["validation"])):
+        raise InputError(
+            f"--resume {args.resume}: the validation slices are not those of the run ({', '.join(changed)} differ); "
+            "restore the slices and --seed, or start anew with --pretrained_model"
+        )
+
+
 def _describe(training: Training, args: argparse.Namespace) -> str:
     model, precision = training.model, training.precision
     if args.device.type == "cuda":
@@ -151,7 +168,9 @@ def _stop_if_not_finite(losses: Tensor, steps_before: int, lr: float, last: Path
     bad = (~losses.isfinite()).nonzero()
     if len(bad):
         step = steps_before + bad[0].item() + 1
-        rescue = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint was saved yet"
-        raise InputError(
-            f"the loss is NaN or infinite at step {step}, learning rate {lr:.3g}; {rescue}; try a lower --lr"
-        )
+        raise InputError(_lost(f"the loss is at step {step}", lr, last))
+
+
+def _lost(what: str, lr: float, last: Path) -> str:
+    rescue = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint was saved yet"
+    return f"NaN or infinite: {what}, learning rate {lr:.3g}; {rescue}; try a lower --lr"
