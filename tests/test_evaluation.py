@@ -212,6 +212,28 @@ def test_overlays_are_sorted_by_dice_or_name(call, data, predicted, tmp_path, mo
     assert drawn["worst_and_best.png"] == [f"{'worst' if i < 2 else 'best'}: {name}" for i, name in enumerate(ranked)]
 
 
+def test_best_cases_have_a_lesion_to_show(call, data, tmp_path, monkeypatch):
+    """Perfect predictions, but for the last slice; the first two have no lesion."""
+    shutil.copytree(data / "Test-Mask", tmp_path / "perfect")
+    for folder in (data / "Test-Mask", tmp_path / "perfect"):
+        for index, file in enumerate(list_slices(folder)):
+            wrong = index == 3 and folder.name == "perfect"
+            resave(
+                file,
+                lambda mask, i=index, wrong=wrong: (
+                    np.full_like(mask, 0) if i < 2 or wrong else np.eye(64, dtype=np.uint8)
+                ),
+            )
+    drawn = {}
+    monkeypatch.setattr(
+        "utils.evaluation_report.draw_sheet",
+        lambda path, rows, *_, **__: drawn.update({path.name: [row[0].caption for row in rows]}),
+    )
+    monkeypatch.setattr("utils.evaluation_report.EXTREME_CASES", 1)
+    score(call, data, tmp_path / "scores", tmp_path / "perfect")
+    assert drawn["worst_and_best.png"] == ["worst: phantom_0003.png", "best: phantom_0002.png"]
+
+
 def test_faults_in_predictions(call, data, predicted, tmp_path):
     maps = tmp_path / "maps"
     shutil.copytree(predicted / "prob", maps)

@@ -86,14 +86,17 @@ def draw_case(path: Path, case: Case, mask: np.ndarray, caption: str) -> None:
 def draw_scores(
     results: ResultFolder, models: Sequence[Model], cases: Sequence[Case], *, threshold: float, overlay_by: str | None
 ) -> None:
-    """Draw the worst and best cases and a box plot; with ``overlay_by`` (dice or name) every case, so sorted."""
+    """Draw a box plot and the first model's worst and best cases; with ``overlay_by`` (dice or name) all, so sorted."""
     by_dice = sorted(range(len(cases)), key=lambda index: _dice(models[0], index))
     figures = results.folder / "figures"
     figures.mkdir(exist_ok=True)
     dice = {model.name: [row["dice"] for row in model.rows] for model in models}
     draw_boxplot(figures / "dice.png", dice, "Dice of each slice (line: median, dashed: mean)")
     half = min(EXTREME_CASES, (len(cases) + 1) // 2)
-    extremes = {index: "worst: " for index in by_dice[:half]} | {index: "best: " for index in by_dice[half:][-half:]}
+    worst = by_dice[:half]
+    # A slice that is rightly left clean is a best case with nothing to see; one with a lesion tells more.
+    best = sorted(by_dice[half:], key=lambda index: models[0].rows[index]["true_lesion_share"] > 0)[-half:]
+    extremes = dict.fromkeys(worst, "worst: ") | dict.fromkeys(best, "best: ")
     pages = {figures / "worst_and_best.png": extremes}
     if overlay_by:
         (results.folder / "overlay").mkdir(exist_ok=True)
