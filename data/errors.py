@@ -16,9 +16,12 @@ class FileError(InputError):
     """A file that can't be used: what is wrong (``detail`` tells it of this file alone) and what to do."""
 
     def __init__(self, path: Path, problem: str, advice: str, detail: str = "") -> None:
+        super().__init__(path, problem, advice, detail)  # all of them, for the way back from another process
         self.path, self.problem, self.advice = path, problem, advice
         self.detail = f" ({detail})" if detail else ""
-        super().__init__(f"{path}: {problem}{self.detail}; {advice}")
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}{self.detail}; {self.advice}"
 
 
 def one_error(errors: Sequence[FileError], *, files: int) -> InputError:

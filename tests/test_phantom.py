@@ -9,6 +9,7 @@ from PIL import Image
 
 from data import phantom
 from data.command_line import run
+from data.window import LUNG
 
 COUNTS = {"Train-Image": 3, "Train-Mask": 3, "Unlabeled": 4, "Test-Image": 2, "Test-Mask": 2}
 
@@ -41,7 +42,7 @@ def drawn():
         patch.setattr(phantom, "draw_chest", recording)
         pairs = [phantom.draw_slice(np.random.default_rng([0, i]), 96) for i in range(40)]
     images, masks = zip(*pairs, strict=True)
-    return phantom.window(np.stack(images)), np.stack(masks), np.stack(lungs)
+    return LUNG.to_gray(np.stack(images)), np.stack(masks), np.stack(lungs)
 
 
 def test_same_seed_same_bytes(written, tmp_path):
@@ -94,7 +95,7 @@ def test_hounsfield_units():
 
 
 def test_window():
-    gray = phantom.window(np.array([-3000, -1400, -1100, -650, -200, 100, 3000]))
+    gray = LUNG.to_gray(np.array([-3000, -1400, -1100, -650, -200, 100, 3000]))
     assert gray.dtype == np.uint8 and gray.tolist() == [0, 0, 51, 128, 204, 255, 255]
 
 

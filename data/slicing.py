@@ -1,0 +1,96 @@
+"""A scan -> the 8-bit slices that are trained on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data.errors import FileError
+from data.lungs import box, find_body, find_lungs
+from data.volumes import read_labels, read_scan
+from data.window import Window
+
+FOLDERS = {"train": ("Train-Image", "Train-Mask"), "test": ("Test-Image", "Test-Mask"), "unlabeled": ("Unlabeled",)}
+LEAST_LUNG_SHARE = 0.02  # of a slice, to be kept by --keep lung
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a scan becomes slices; the options of ``python -m data.prepare`` tell more."""
+
+    window: Window
+    keep: str
+    every: int
+    crop: str
+    size: int | None
+
+
+def write_case(
+    name: str, scan: Path, mask: Path | None, split: str, recipe: Recipe, out: Path
+) -> tuple[list[dict], str]:
+    """Save the slices of a scan, and of its mask unless it counts as unlabeled; the rows of the manifest, and a note.
+
+    Raises FileError if the scan or its mask can't be used, or a slice can't be saved; then none of them is left.
+    """
+    volume = read_scan(scan)
+    lesions = read_labels(mask, volume, scan) if mask else None
+    chosen = _choose(scan, volume.slices, lesions, recipe)
+    rows_kept, columns_kept = slice(None), slice(None)
+    if recipe.crop != "none":
+        body = find_body(volume.slices)
+        rows_kept, columns_kept = box(body if recipe.crop == "body" else find_lungs(volume.slices, body))
+
+    folders = [out / folder for folder in FOLDERS[split]]
+    rows = []
+    try:
+        for index in chosen:
+            gray = recipe.window.to_gray(volume.slices[index, rows_kept, columns_kept])
+            pictures = [_resized(Image.fromarray(gray), recipe.size, Image.LANCZOS)]
+            pixels = ""
+            if lesions is not None:
+                label = Image.fromarray(lesions[index, rows_kept, columns_kept] * np.uint8(255))
+                pictures.append(_resized(label, recipe.size, Image.NEAREST))
+                pixels = int(np.count_nonzero(pictures[1]))
+            file = f"{name}_{index:04}.png"
+            rows.append(
+                {
+                    "file": f"{folders[0].name}/{file}",
+                    "source": str(scan),
+                    "case": name,
+                    "slice": index,
+                    "split": split,
+                    "lesion_pixels": pixels,
+                }
+            )
+            for folder, picture in zip(folders, pictures, strict=False):  # the mask of an unlabeled scan is left out
+                save(picture, folder / file)
+    except OSError as error:
+        for row in rows:
+            for folder in folders:
+                (folder / Path(row["file"]).name).unlink(missing_ok=True)
+        reason = error.strerror or str(error)
+        raise FileError(scan, f"its slices can't be saved in {out}", "free some space and run again", reason) from error
+    return rows, f"{scan}: {volume.note}" if volume.note else ""
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+
+
+def _choose(scan: Path, hu: np.ndarray, lesions: np.ndarray | None, recipe: Recipe) -> list[int]:
+    """The slices that --keep and --every leave; without a mask, --keep lesion keeps what --keep lung does."""
+    if recipe.keep == "all":
+        kept = np.arange(len(hu))
+    elif recipe.keep == "lesion" and lesions is not None:
+        kept = np.flatnonzero(lesions.any(axis=(1, 2)))
+    else:
+        kept = np.flatnonzero(find_lungs(hu, find_body(hu)).mean(axis=(1, 2)) >= LEAST_LUNG_SHARE)
+        if len(kept) == 0:
+            raise FileError(scan, "no lungs found in it", "check its gray levels, or use --keep all")
+    return [int(index) for index in kept[:: recipe.every]]
+
+
+def _resized(picture: Image.Image, size: int | None, resample: Image.Resampling) -> Image.Image:
+    return picture if size is None else picture.resize((size, size), resample)

@@ -1,0 +1,285 @@
+"""From scans and public releases to the folders of the training scripts."""
+
+import argparse
+import csv
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from conftest import SHARED
+from PIL import Image
+from test_bad_input import contents
+
+from data import prepare
+from data.command_line import run
+from data.errors import FileError
+from data.lungs import box, find_body, find_lungs
+from data.phantom_volumes import draw_volume, write_volumes
+from data.sources import Case, split_cases
+from data.volumes import read_scan, write_like
+from data.window import LUNG
+
+SIZE, DEPTH, SEED, COUNT = 48, 6, 2, 5
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    out = tmp_path_factory.mktemp("scans")
+    write_volumes(out, COUNT, SIZE, DEPTH, SEED)
+    return out
+
+
+@pytest.fixture
+def prepared(monkeypatch, capsys, tmp_path):
+    """``prepared("covid-19-20", "--source", ...)`` -> (exit code, stdout, stderr); writes to tmp_path / "out"."""
+
+    def call(*arguments, out="out"):
+        command = ["prepare", *map(str, arguments), "--out", str(tmp_path / out)]
+        monkeypatch.setattr(sys, "argv", command)
+        code = 0
+        try:
+            run(prepare.main)
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def manifest(out):
+    return list(csv.DictReader((out / "manifest.csv").open()))
+
+
+def drawn(index):
+    hu, lesions = draw_volume(np.random.default_rng([SEED, 3, index]), SIZE, DEPTH)
+    return hu.astype(np.float32), lesions
+
+
+def test_slices_and_masks_are_those_of_the_scans(scans, prepared, tmp_path):
+    """Every voxel of scan and mask comes through, in every orientation, and the masks find their way back."""
+    code, out, _ = prepared("covid-19-20", "--source", scans, "--keep", "all", "--test_fraction", 0.4)
+    assert code == 0 and "train       18 slices of 3 cases" in out and "test        12 slices of 2 cases" in out
+    rows = manifest(tmp_path / "out")
+    assert len(rows) == COUNT * DEPTH
+    for index in range(COUNT):
+        hu, lesions = drawn(index)
+        own = [row for row in rows if row["case"] == f"volume-covid19-A-{index:04}"]
+        assert [int(row["slice"]) for row in own] == list(range(DEPTH))
+        images = [np.asarray(Image.open(tmp_path / "out" / row["file"])) for row in own]
+        masks = [np.asarray(Image.open(tmp_path / "out" / row["file"].replace("Image", "Mask"))) for row in own]
+        assert np.array_equal(images, LUNG.to_gray(hu))
+        assert np.abs(LUNG.to_hu(np.stack(images) / 255) - np.clip(hu, -1400, 100)).max() < 2.95  # half a gray level
+        assert np.array_equal(masks, 255 * lesions.astype(np.uint8))
+        assert [int(row["lesion_pixels"]) for row in own] == [np.count_nonzero(mask) for mask in masks]
+
+        scan = read_scan(Path(own[0]["source"]))
+        write_like((np.stack(masks) > 0).astype(np.uint8), scan.geometry, tmp_path / "back.nii.gz")
+        truth = own[0]["source"].replace("_ct", "_seg")
+        back, original = (sitk.GetArrayFromImage(sitk.ReadImage(str(p))) for p in (tmp_path / "back.nii.gz", truth))
+        assert np.array_equal(back, original)
+
+
+def test_the_three_conventions_give_the_same_slices(scans, prepared, tmp_path):
+    flags = ["--keep", "all", "--test_fraction", 0]
+    prepared("covid-19-20", "--source", scans / "COVID-19-20", *flags, out="a")
+    code, out, _ = prepared("uestc", "--source", scans / "UESTC", "--test_fraction", 0, out="b")
+    assert code == 0 and out.count("values in [0, 1], taken for a lung window") == COUNT
+    prepared("volumes", "--images", scans / "DICOM/*", "--masks", scans / "DICOM-Mask/*", *flags, out="c")
+    for folder in ("Train-Image", "Train-Mask"):
+        hu, share, dicom = (
+            np.stack([np.asarray(Image.open(file)) for file in sorted((tmp_path / out / folder).iterdir())])
+            for out in "abc"
+        )
+        assert len(hu) == COUNT * DEPTH and np.array_equal(hu, dicom)
+        assert np.abs(hu - share.astype(int)).max() <= (folder == "Train-Image")  # half a gray level rounds either way
+        assert np.mean(hu == share) > 0.99
+
+
+def test_no_case_is_on_two_sides_of_a_split():
+    cases = [Case(str(i), Path(f"{i}.nii"), None if i % 5 == 0 else Path(f"{i}_mask.nii")) for i in range(40)]
+    seen = set()
+    for seed in range(200):
+        args = argparse.Namespace(split=None, seed=seed, test_fraction=0.25, unlabeled_fraction=0.5)
+        splits = split_cases(cases, args)
+        assert splits.keys() == {case.name for case in cases}
+        counts = [list(splits.values()).count(name) for name in ("test", "train", "unlabeled")]
+        assert counts == [8, 12, 8 + 12]
+        assert all(splits[str(i)] == "unlabeled" for i in range(0, 40, 5))
+        assert splits == split_cases(cases, args)
+        seen.add(tuple(splits.values()))
+    assert len(seen) == 200
+
+
+def test_slices_of_a_case_stay_together(scans, prepared, tmp_path):
+    for seed in range(3):
+        flags = ["--seed", seed, "--unlabeled_fraction", 0.5, "--size", 16, "--keep", "all"]
+        assert prepared("covid-19-20", "--source", scans, *flags, out=f"{seed}")[0] == 0
+        rows = manifest(tmp_path / f"{seed}")
+        assert len({(row["case"], row["split"]) for row in rows}) == COUNT
+        assert {row["file"].split("/")[0] for row in rows} == {"Train-Image", "Test-Image", "Unlabeled"}
+        for folder in ("Train", "Test"):
+            images, masks = (
+                sorted(f.name for f in (tmp_path / f"{seed}" / f"{folder}-{kind}").iterdir())
+                for kind in ("Image", "Mask")
+            )
+            assert images == masks
+        assert Image.open(tmp_path / f"{seed}" / rows[0]["file"]).size == (16, 16)
+
+
+def test_keep_every_and_crop(scans, prepared, tmp_path):
+    prepared("covid-19-20", "--source", scans, "--keep", "lesion", "--every", 2, "--crop", "body", "--test_fraction", 0)
+    rows = manifest(tmp_path / "out")
+    for index in range(COUNT):
+        hu, lesions = drawn(index)
+        own = [row for row in rows if row["case"].endswith(f"{index:04}")]
+        expected = np.flatnonzero(lesions.any(axis=(1, 2)))[::2]
+        assert [int(row["slice"]) for row in own] == expected.tolist()
+        top, left = box(find_body(hu))
+        stored = np.asarray(Image.open(tmp_path / "out" / own[0]["file"]))
+        assert np.array_equal(stored, LUNG.to_gray(hu)[expected[0], top, left]) and stored.size < SIZE**2
+
+
+def test_lungs_and_body_of_the_phantom():
+    hu, lesions = draw_volume(np.random.default_rng([0, 3, 1]), 96, 8)
+    body = find_body(hu)
+    lungs = find_lungs(hu, body)
+    assert 0.3 < body.mean() < 0.8 and 0.1 < lungs.mean() < 0.4
+    assert (lungs & ~body).sum() == 0
+    assert not find_lungs(np.full((3, 20, 20), 40.0), np.ones((3, 20, 20), bool)).any()
+    assert lungs[lesions].mean() > 0.5
+    rows, columns = box(lungs)
+    assert lungs[:, rows, columns].sum() == lungs.sum() and lungs[:, rows, columns].size < lungs.size
+
+
+def test_an_interrupted_run_goes_on(scans, prepared, tmp_path, monkeypatch):
+    flags = ["covid-19-20", "--source", scans, "--unlabeled_fraction", 0.3, "--size", 32]
+    prepared(*flags, out="whole")
+    write = prepare._write_manifest
+    calls = []
+
+    def stop_at_the_third(out, rows):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(out)
+        write(out, rows)
+
+    monkeypatch.setattr(prepare, "_write_manifest", stop_at_the_third)
+    assert prepared(*flags)[0] == 130
+    assert len({row["case"] for row in manifest(tmp_path / "out")}) == 2
+    monkeypatch.setattr(prepare, "_write_manifest", write)
+    code, out, _ = prepared(*flags)
+    assert code == 0 and f"2 of {COUNT} scans are done" in out
+    whole, resumed = (
+        {str(Path(name).relative_to(tmp_path / out)): data for name, data in contents(tmp_path / out).items()}
+        for out in ("whole", "out")
+    )
+    assert whole == resumed
+    before = contents(tmp_path / "out")
+    code, _, error = prepared(*flags, "--every", 2)
+    assert code == 2 and "other options" in error and contents(tmp_path / "out") == before
+
+
+def test_bad_scans_are_told_and_the_rest_is_done(scans, prepared, tmp_path):
+    source = shutil.copytree(scans / "COVID-19-20", tmp_path / "source")
+    names = [source / f"volume-covid19-A-{index:04}_ct.nii.gz" for index in range(COUNT)]
+    names[0].write_bytes(names[0].read_bytes()[:2000])
+    shutil.copy(names[2], names[1])  # another scan: its mask has another affine
+    small = sitk.ReadImage(str(names[3]))[:, :, : SIZE // 2]
+    sitk.WriteImage(small, str(names[3]))
+    flags = ["covid-19-20", "--source", source, "--keep", "all", "--test_fraction", 0]
+    code, out, error = prepared(*flags)
+    lines = error.splitlines()
+    assert code == 1 and len(lines) == 4 and "3 of 5 scans were left out" in lines[-1]
+    for line, (name, says) in zip(
+        sorted(lines[:3]),
+        [("0000_ct", "not a readable volume"), ("0001_seg", "not in the space"), ("0003_seg", "not of the shape")],
+        strict=True,
+    ):
+        assert line.startswith("error: ") and name in line and says in line
+    assert f"train       {2 * DEPTH} slices of 2 cases" in out
+    for index in (0, 1, 3):
+        shutil.copy(scans / "COVID-19-20" / names[index].name, names[index])
+    code, out, _ = prepared(*flags)
+    assert code == 0 and f"train       {COUNT * DEPTH} slices of 5 cases" in out
+
+
+def test_a_full_disk_leaves_no_half_of_a_scan(scans, tmp_path, monkeypatch):
+    from data import slicing
+
+    recipe = slicing.Recipe(LUNG, keep="all", every=1, crop="none", size=None)
+    source = scans / "COVID-19-20" / "volume-covid19-A-0000_ct.nii.gz"
+    saved = []
+
+    def save_until_full(picture, path):
+        if len(saved) == 5:
+            raise OSError(28, "No space left on device")
+        saved.append(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+
+    monkeypatch.setattr(slicing, "save", save_until_full)
+    mask = source.with_name(source.name.replace("_ct", "_seg"))
+    with pytest.raises(FileError, match=r"0000_ct\.nii\.gz: .*can't be saved.*No space left.*free some space"):
+        slicing.write_case("case", source, mask, "train", recipe, tmp_path)
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["covid-19-20", "--source", "nowhere"], ["nowhere", "volume-covid19-A"]),
+        (["uestc", "--source", "nowhere"], ["nowhere", "image"]),
+        (["covid-semiseg", "--source", "nowhere"], ["nowhere", "TrainingSet"]),
+        (["volumes", "--images", "nowhere/*"], ["--images nowhere/*", "no such file"]),
+        (["covid-19-20", "--source", "x", "--window", "wide"], ["--window", "wide", "LEVEL,WIDTH"]),
+        (["covid-19-20", "--source", "SCANS", "--split", "nowhere.csv"], ["--split nowhere.csv"]),
+    ],
+)
+def test_wrong_flags(scans, prepared, tmp_path, arguments, names):
+    code, _, error = prepared(*(scans if part == "SCANS" else part for part in arguments))
+    assert code == 2 and error.startswith("error: ") and error.count("\n") == 1
+    assert all(name in error for name in names), error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_of_ones_own(scans, prepared, tmp_path):
+    split = tmp_path / "split.csv"
+    flags = ["covid-19-20", "--source", scans, "--split", split, "--keep", "all", "--size", 16]
+    rows = [f"volume-covid19-A-{index:04},{'test' if index == 3 else 'train'}" for index in range(COUNT)]
+    for text, says in {
+        "\n".join(["case,split", *rows[1:]]): "lacks volume-covid19-A-0000",
+        "\n".join(["case,split", *rows, "x,exam"]): "x (exam)",
+        "case,part": "columns case,split",
+    }.items():
+        split.write_text(text)
+        code, _, error = prepared(*flags)
+        assert code == 2 and says in error
+    split.write_text("\n".join(["case,split", *rows]))
+    assert prepared(*flags)[0] == 0
+    assert {row["case"][-1] for row in manifest(tmp_path / "out") if row["split"] == "test"} == {"3"}
+
+
+def test_scans_without_masks_are_unlabeled(scans, prepared, tmp_path):
+    code, out, _ = prepared("volumes", "--images", scans / "DICOM/*")
+    assert code == 0 and f"of {COUNT} cases in Unlabeled" in out and "train       0 slices" in out
+    assert {row["lesion_pixels"] for row in manifest(tmp_path / "out")} == {""}
+    code, _, error = prepared("volumes", "--images", scans / "DICOM/*", "--masks", scans / "DICOM-Mask/0001*", out="b")
+    assert code == 2 and "1 of them for 5 images" in error
+
+
+def test_the_public_release(prepared, tmp_path):
+    source = SHARED / "datasets" / "COVID-SemiSeg"
+    if not source.is_dir():
+        pytest.skip("the public data in ../shared/datasets are not part of the repository")
+    assert prepared("covid-semiseg", "--source", source)[0] == 0
+    counts = {folder.name: len(list(folder.iterdir())) for folder in (tmp_path / "out").iterdir() if folder.is_dir()}
+    assert counts == {"Train-Image": 50, "Train-Mask": 50, "Unlabeled": 1600, "Test-Image": 48}
+    assert len(manifest(tmp_path / "out")) == 50 + 1600 + 48
+    for row in manifest(tmp_path / "out")[::97]:
+        stored = np.asarray(Image.open(tmp_path / "out" / row["file"]))
+        assert np.array_equal(stored, np.asarray(Image.open(source / row["source"]).convert("L")))
+    assert prepared("covid-semiseg", "--source", source)[0] == 2  # not written twice
