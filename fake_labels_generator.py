@@ -1,19 +1,25 @@
 """Label unlabeled slices with a trained CARes-UNet, for semi_supervised_train.py."""
 
+import argparse
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import torch
+from torch import nn
 
-from data.command_line import Parser, number, run
+from data.command_line import Parser, exit_if_left_out, number, run
+from data.errors import InputError
 from data.files import IGNORED_GRAY, list_slices
 from data.slices import UnlabeledSlices
 from utils.checkpoint import load_model
 from utils.evaluation_options import add_prediction_options
+from utils.evaluation_report import report_scans
 from utils.inference import predict
 from utils.options import add_device_options, parse_options
 from utils.reporting import report_images, warn
 from utils.results import ResultFolder
+from utils.scans import Scan, burden, find_scans, predict_scans, write_scan_mask
 
 
 def main() -> None:
@@ -39,17 +45,19 @@ def main() -> None:
 
     model, preprocessing = load_model(args.model_path)
     size = args.image_size or preprocessing["image_size"]
+    if scans := find_scans(args.image_dir):
+        label_scans(model, scans, size, args)
+        return
     slices = UnlabeledSlices(list_slices(args.image_dir), size=size, cache_gb=args.cache_gb)
     masks = ResultFolder(
         args.mask_dir,
         table="pseudo_labels.csv",
-        slices=slices.files,
+        inputs=slices.files,
         made_by={"checkpoint": str(args.model_path), "image_size": size, "confidence": args.confidence},
     )
     report_images(slices)
-    for path, probabilities in predict(
-        model, slices, device=args.device, batchsize=args.batchsize, num_workers=args.num_workers
-    ):
+    maps = predict(model, slices, device=args.device, batchsize=args.batchsize, num_workers=args.num_workers)
+    for path, probabilities in zip(slices.files, maps, strict=True):
         confidence, label = probabilities.max(dim=0)
         kept = confidence >= args.confidence
         row = {
@@ -71,6 +79,29 @@ def main() -> None:
         warn("not one mask has a lesion; is the model trained, and are these slices like those it was trained on?")
     elif mean["lesion_share"] > 0.5:
         warn("more lesion than background; is the model trained, and are these slices like those it was trained on?")
+
+
+def label_scans(model: nn.Module, scans: list[Scan], size: int, args: argparse.Namespace) -> None:
+    """Label whole scans, each mask a volume in the space of its scan."""
+    if args.confidence:
+        raise InputError("--confidence: is for slices; make some of the scans with python -m data.prepare volumes")
+    made_by = {"checkpoint": str(args.model_path), "image_size": size, "window": args.window}
+    masks = ResultFolder(
+        args.mask_dir,
+        table="pseudo_labels.csv",
+        inputs=[scan.path for scan in scans],
+        made_by=made_by,
+        suffix=".nii.gz",
+    )
+    options = {"device": args.device, "batchsize": args.batchsize, "num_workers": args.num_workers}
+    left_out = []
+    for scan, volume, soft, _ in predict_scans(model, scans, left_out, window=args.window, image_size=size, **options):
+        mask = soft > 127
+        write_scan_mask(mask.astype(np.uint8), volume.geometry, masks.path_of(scan.path))
+        confidence = np.maximum(soft, 255 - soft).mean() / 255
+        masks.add_row({"image": scan.path.name, **burden(mask, volume.geometry), "mean_confidence": float(confidence)})
+    report_scans(masks)
+    exit_if_left_out(left_out, len(scans))
 
 
 if __name__ == "__main__":

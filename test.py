@@ -2,16 +2,17 @@
 
 import numpy as np
 
-from data.command_line import Parser, run
+from data.command_line import Parser, exit_if_left_out, run
 from data.slices import UnlabeledSlices
 from utils.checkpoint import load_model
 from utils.evaluation import Case, Model, find_cases, find_models, score, score_all
 from utils.evaluation_options import add_evaluation_options, add_prediction_options, parse_evaluation_options
-from utils.evaluation_report import draw_case, draw_scores, report_scores
+from utils.evaluation_report import draw_case, draw_scores, report_scans, report_scores
 from utils.inference import lesion_map, predict
 from utils.options import add_device_options
 from utils.reporting import report_images
 from utils.results import ResultFolder
+from utils.scans import Scan, burden, draw_scan, find_scans, predict_scans, score_scan, write_scan_mask
 
 
 def main() -> None:
@@ -21,6 +22,9 @@ def main() -> None:
     add_device_options(parser)
     args = parse_evaluation_options(parser)
 
+    if args.pretrained_model and (scans := find_scans(args.test_img_path, args.test_msk_path)):
+        predict_and_score_scans(args, scans)
+        return
     cases = find_cases(args.test_img_path, args.test_msk_path, args.lung_mask_path)
     results, models = score_predictions(args, cases) if args.predictions else predict_and_score(args, cases)
     report_scores(results, models, threshold=args.threshold, empty=args.empty, table=args.table)
@@ -37,7 +41,7 @@ def predict_and_score(args, cases: list[Case]) -> tuple[ResultFolder, list[Model
     results = ResultFolder(
         args.img_save_folder,
         table="scores.csv",
-        slices=slices.files,
+        inputs=slices.files,
         made_by={
             "checkpoint": str(args.pretrained_model),
             "image_size": size,
@@ -49,7 +53,7 @@ def predict_and_score(args, cases: list[Case]) -> tuple[ResultFolder, list[Model
     maps = predict(
         network, slices, device=args.device, batchsize=args.batchsize, num_workers=args.num_workers, tta=args.tta
     )
-    for case, (path, probabilities) in zip(cases, maps, strict=True):
+    for case, path, probabilities in zip(cases, slices.files, maps, strict=True):
         soft = lesion_map(probabilities)
         mask = soft > 255 * args.threshold
         results.save_image(path, mask * np.uint8(255))
@@ -60,8 +64,40 @@ def predict_and_score(args, cases: list[Case]) -> tuple[ResultFolder, list[Model
         if args.save_type == "compare":
             caption = f"prediction, Dice {row['dice']:.3f}" if case.truth else f"prediction, {row['lesion_share']:.1%}"
             draw_case(results.folder / "compare" / f"{path.stem}.png", case, mask, caption)
-    masks = [results.folder / f"{path.stem}.png" for path in slices.files]
+    masks = [results.path_of(path) for path in slices.files]
     return results, [Model(results.folder.name, masks, rows=results.rows)]
+
+
+def predict_and_score_scans(args, scans: list[Scan]) -> None:
+    """Predict every scan, save its mask in its own space and, if asked for, its map, and score it."""
+    network, preprocessing = load_model(args.pretrained_model)
+    size = args.image_size or preprocessing["image_size"]
+    made_by = {"checkpoint": str(args.pretrained_model), "image_size": size, "tta": args.tta}
+    made_by |= {"threshold": args.threshold, "window": args.window}
+    results = ResultFolder(
+        args.img_save_folder,
+        table="scores.csv",
+        inputs=[scan.path for scan in scans],
+        made_by=made_by,
+        suffix=".nii.gz",
+    )
+    options = {"device": args.device, "batchsize": args.batchsize, "num_workers": args.num_workers, "tta": args.tta}
+    left_out = []
+    for scan, volume, soft, truth in predict_scans(
+        network, scans, left_out, window=args.window, image_size=size, **options
+    ):
+        mask = soft > 255 * args.threshold
+        write_scan_mask(mask.astype(np.uint8), volume.geometry, results.path_of(scan.path))
+        if args.save_prob:
+            write_scan_mask((soft / 255).astype(np.float32), volume.geometry, results.path_of(scan.path, "prob"))
+        row = {"image": scan.path.name, "slices": len(mask), **burden(mask, volume.geometry)}
+        if truth is not None:
+            row |= {f"true_{name}": value for name, value in burden(truth, volume.geometry).items()}
+            row |= score_scan(mask, truth, empty=args.empty)
+        results.add_row(row)
+        draw_scan(results.path_of(scan.path, "figures", ".png"), volume, args.window, mask, truth)
+    report_scans(results)
+    exit_if_left_out(left_out, len(scans))
 
 
 def score_predictions(args, cases: list[Case]) -> tuple[ResultFolder, list[Model]]:
@@ -70,7 +106,7 @@ def score_predictions(args, cases: list[Case]) -> tuple[ResultFolder, list[Model
     results = ResultFolder(
         args.img_save_folder,
         table="scores.csv",
-        slices=[case.truth for case in cases],
+        inputs=[case.truth for case in cases],
         made_by={"predictions": [str(folder) for folder in args.predictions], "threshold": args.threshold},
     )
     for row in score_all(models, cases, threshold=args.threshold, empty=args.empty):

@@ -2,11 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
-from data.errors import InputError
+from data.errors import FileError, InputError
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -39,6 +39,15 @@ def number(kind: type, low: float, high: float = float("inf"), *, above: bool = 
         return value
 
     return parse
+
+
+def exit_if_left_out(errors: Sequence[FileError], total: int) -> None:
+    """Tell the scans that could not be used, a line each, and end with exit code 1; the others are done."""
+    if errors:
+        for error in errors:
+            print(f"error: {error}", file=sys.stderr)
+        print(f"{len(errors)} of {total} scans were left out; mend them and run again", file=sys.stderr)
+        sys.exit(1)
 
 
 def run(main: Callable[[], None]) -> None:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from data.errors import FileError, InputError, one_error
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 IGNORE = 255  # class index of pixels that neither the loss nor a metric counts
 IGNORED_GRAY = 128  # how such a pixel is stored in a pseudo mask, between background (0) and lesion (255)
 
@@ -36,6 +37,14 @@ def list_slices(folder: Path) -> list[Path]:
     if doubled := [" and ".join(names) for names in by_stem.values() if len(names) > 1]:
         raise InputError(f"{folder}: two files of one stem: {'; '.join(doubled)}; keep one of each")
     return files
+
+
+def case_of(path: Path) -> str:
+    """The name of a slice or a scan without its suffix, of which ``.nii.gz`` is one; of a folder, its name."""
+    for suffix in (*SCAN_SUFFIXES, *SUFFIXES):
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.name
 
 
 def pair_by_stem(first: Path, second: Path, kinds: tuple[str, str] = ("image", "mask")) -> list[Pair]:

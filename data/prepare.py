@@ -10,7 +10,6 @@ import argparse
 import csv
 import json
 import os
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.command_line import Parser, number, run
+from data.command_line import Parser, exit_if_left_out, number, run
 from data.errors import FileError, InputError
 from data.files import list_slices, pair_by_stem, read_all, read_image, read_pair
 from data.slicing import FOLDERS, Recipe, save, write_case
@@ -158,11 +157,7 @@ def write_scans(args: argparse.Namespace) -> None:
                     tqdm.write(f"{'note':<11} {note}")
             bar.update()
     _report(args.out, rows)
-    if errors:
-        for error in errors:
-            print(f"error: {error}", file=sys.stderr)
-        print(f"{len(errors)} of {len(cases)} scans were left out; mend them and run again", file=sys.stderr)
-        sys.exit(1)
+    exit_if_left_out(errors, len(cases))
 
 
 def _stop_at_files(folders: Sequence[Path]) -> None:

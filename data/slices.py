@@ -1,4 +1,4 @@
-"""The two data sets: slices with lesion masks, and slices without."""
+"""The data sets: slices with lesion masks, slices without, and the slices of a scan."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from data.files import IGNORE, Pair, read_all, read_image, read_pair
+from data.window import Window
 
 
 class _DecodedSlices(Dataset):
@@ -108,6 +109,27 @@ class UnlabeledSlices(_DecodedSlices):
         """Height and width of the image as stored."""
         with Image.open(self.files[index]) as image:
             return image.height, image.width
+
+
+class ScanSlices(Dataset):
+    """The axial slices of a scan at one size: an item is an image, float32 ``(1, size, size)`` in [0, 1].
+
+    hu: Hounsfield units ``(S, H, W)``; ``window`` makes gray levels of them.
+    """
+
+    def __init__(self, hu: np.ndarray, *, window: Window, size: int) -> None:
+        self.hu, self.window, self.size = hu, window, size
+
+    def __len__(self) -> int:
+        return len(self.hu)
+
+    def __getitem__(self, index: int) -> Tensor:
+        gray = Image.fromarray(self.window.to_gray(self.hu[index]))
+        return _resized(gray, self.size, Image.LANCZOS)[None].float() / 255
+
+    def own_size(self, index: int) -> tuple[int, int]:
+        """Height and width of the slice as scanned."""
+        return self.hu.shape[1:]
 
 
 def _resized(image: Image.Image, size: int, resample: Image.Resampling) -> Tensor:

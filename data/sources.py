@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import InputError
+from data.files import case_of
 from data.slicing import FOLDERS
-from data.volumes import case_of, is_volume
+from data.volumes import is_volume
 
 
 @dataclass(frozen=True)

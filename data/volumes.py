@@ -14,9 +14,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from data.errors import FileError
+from data.files import SCAN_SUFFIXES
 from data.window import LUNG
 
-SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 OUR_ORIENTATION = "LPS"  # columns run to the patient's left, rows to the back (posterior), slices up (superior)
 
 
@@ -70,18 +70,10 @@ class Volume:
 
 
 def is_volume(path: Path) -> bool:
-    """Whether a path is a volume: a file of one of SUFFIXES, or a folder of DICOM slices."""
+    """Whether a path is a volume: a file of one of SCAN_SUFFIXES, or a folder of DICOM slices."""
     if path.is_dir():
         return bool(sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path)))
-    return path.name.lower().endswith(SUFFIXES)
-
-
-def case_of(path: Path) -> str:
-    """The name of a volume without its suffix, ``.gz`` included."""
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)]
-    return path.name
+    return path.name.lower().endswith(SCAN_SUFFIXES)
 
 
 def read_scan(path: Path) -> Volume:

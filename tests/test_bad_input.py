@@ -331,7 +331,7 @@ def test_masks_of_other_slices_are_not_replaced(call, data, label):
     assert call(*arguments(data / "Test-Image"))[0] == 0
     refused(call, *arguments(data / "Unlabeled"), names=[folder, data / "Test-Image"], kept=folder)
     (data / "Test-Image/phantom_0003.png").unlink()
-    refused(call, *arguments(data / "Test-Image"), names=["phantom_0003.png", "no such slice"], kept=folder)
+    refused(call, *arguments(data / "Test-Image"), names=["phantom_0003.png", "come from nothing"], kept=folder)
 
 
 def test_an_interrupted_run_leaves_no_mixture(call, data, label, monkeypatch):

@@ -176,7 +176,8 @@ def test_averaging_over_views_makes_predictions_turn_with_the_slice(phantom, che
     slices = UnlabeledSlices(list_slices(tmp_path), size=64)
 
     def turned_back(tta):
-        for path, probabilities in predict(model, slices, device=torch.device("cpu"), tta=tta):
+        maps = predict(model, slices, device=torch.device("cpu"), tta=tta)
+        for path, probabilities in zip(slices.files, maps, strict=True):
             if path.stem.endswith("flipped"):
                 probabilities = probabilities.flip(-2)
             yield probabilities.rot90(-int(path.stem[0]), (-2, -1))

@@ -9,8 +9,9 @@ import SimpleITK as sitk
 from conftest import SHARED
 
 from data.errors import FileError
+from data.files import case_of
 from data.phantom_volumes import ORIENTATIONS, draw_volume, geometry, write_volumes
-from data.volumes import Geometry, case_of, is_volume, read_labels, read_scan, write_like
+from data.volumes import Geometry, is_volume, read_labels, read_scan, write_like
 from data.window import LUNG, Window, window
 
 SIZE, DEPTH, SEED = 48, 8, 1

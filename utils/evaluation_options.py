@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from data.command_line import Parser, number
+from data.window import window
 from utils.metrics import EMPTY_RULES
 from utils.options import complete
 
@@ -12,6 +13,9 @@ def add_prediction_options(parser: Parser) -> None:
     group = parser.add_argument_group("prediction")
     group.add_argument("--image_size", type=number(int, 16), help="side to resize to; default: as the checkpoint says")
     group.add_argument("--batchsize", type=number(int, 1), default=8, help="slices at a time")
+    group.add_argument(
+        "--window", type=window, default="lung", help="of scans: lung, which is -650,1500, or LEVEL,WIDTH in HU"
+    )
 
 
 def add_evaluation_options(parser: Parser) -> None:
@@ -22,7 +26,7 @@ def add_evaluation_options(parser: Parser) -> None:
         "--predictions", type=Path, nargs="+", metavar="DIR", help="folders of saved maps or masks, one a model"
     )
     group.add_argument("--data_root", type=Path, default=Path("."), help="folder that holds the ones below")
-    group.add_argument("--test_img_path", type=Path, help="slices; default: DATA_ROOT/Test-Image")
+    group.add_argument("--test_img_path", type=Path, help="slices, or scans; default: DATA_ROOT/Test-Image")
     group.add_argument(
         "--test_msk_path",
         type=Path,

@@ -73,6 +73,24 @@ def report_scores(
         print(f"\n{path.read_text()}\n{'table':<11} {path}")
 
 
+def report_scans(results: ResultFolder) -> None:
+    """Print a row for each scan and the mean (std) over scans, which also goes to ``summary.json``."""
+    rows = results.rows
+    print(f"\n{'results':<11} {len(rows)} scans; {results.table}")
+    if not rows:
+        return
+    columns = [name for name in rows[0] if name not in ("image", "slices")]
+    summary = {name: summarise([row[name] for row in rows]) for name in columns}
+    lines = [["scan", *columns]]
+    lines += [[row["image"], *(f"{row[name]:.4g}" for name in columns)] for row in rows]
+    means = (summary[name] for name in columns)
+    lines.append(["mean (std)", *("-" if m["mean"] is None else f"{m['mean']:.3f} ({m['std']:.3f})" for m in means)])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    for line in lines:
+        print("  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]))
+    results.finish({"scans": len(rows), **summary})
+
+
 def draw_case(path: Path, case: Case, mask: np.ndarray, caption: str) -> None:
     """Draw a slice, its truth if there is one, and its predicted mask, bool ``(H, W)``, side by side."""
     image = np.asarray(read_image(case.image)) / 255

@@ -1,7 +1,6 @@
 """From a network and slices of any size to probability maps at the slices' own sizes."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,20 +9,20 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from data.slices import UnlabeledSlices
+from data.slices import ScanSlices, UnlabeledSlices
 
 
 @torch.inference_mode()
 def predict(
     model: nn.Module,
-    slices: UnlabeledSlices,
+    slices: UnlabeledSlices | ScanSlices,
     *,
     device: torch.device,
     batchsize: int = 8,
     num_workers: int = 0,
     tta: bool = False,
-) -> Iterator[tuple[Path, Tensor]]:
-    """Yield each slice's path and its class probabilities, float32 ``(C, H, W)`` on the CPU at its own size.
+) -> Iterator[Tensor]:
+    """Yield each slice's class probabilities, float32 ``(C, H, W)`` on the CPU at its own size.
 
     The probabilities are resized (bilinear), not the mask, so that outlines stay smooth on large slices. With ``tta``
     they are the mean over the eight flips and quarter turns of the slice.
@@ -37,7 +36,7 @@ def predict(
             for probabilities in _averaged_over_views(model, images) if tta else _probabilities(model, images):
                 own_size = slices.own_size(index)
                 resized = F.interpolate(probabilities[None], own_size, mode="bilinear", antialias=True)[0]
-                yield slices.files[index], resized.cpu()
+                yield resized.cpu()
                 index += 1
                 bar.update()
 

@@ -29,8 +29,8 @@ def scores(prediction: Tensor, truth: Tensor) -> dict[str, float]:
     IGNORE are not counted.
     """
     valid = truth != IGNORE
-    ratios = _ratios(prediction[valid].numpy(), truth[valid].numpy() > 0, undefined=1.0)
-    return {name: ratios[name] for name in ("dice", "sensitivity", "specificity")}
+    found = ratios(prediction[valid].numpy(), truth[valid].numpy() > 0, undefined=1.0)
+    return {name: found[name] for name in ("dice", "sensitivity", "specificity")}
 
 
 def evaluate(soft: np.ndarray, truth: np.ndarray, *, threshold: float = 0.5, empty: str = "one") -> dict[str, float]:
@@ -41,7 +41,7 @@ def evaluate(soft: np.ndarray, truth: np.ndarray, *, threshold: float = 0.5, emp
     ``empty`` = skip leaves out is NaN.
     """
     mask = soft > 255 * threshold
-    fixed = _ratios(mask, truth, undefined=EMPTY_RULES[empty])
+    fixed = ratios(mask, truth, undefined=EMPTY_RULES[empty])
     fixed |= _saliency(mask * np.uint8(255), truth) | _distances(mask, truth, empty)
     over_thresholds = _ratios_over_thresholds(soft, truth) | _saliency(soft, truth)
     return fixed | {THRESHOLD_MEAN + name: value for name, value in over_thresholds.items()}
@@ -52,7 +52,8 @@ def follows_empty_rule(truth: np.ndarray) -> bool:
     return not truth.any() or bool(truth.all())
 
 
-def _ratios(mask: np.ndarray, truth: np.ndarray, *, undefined: float) -> dict[str, float]:
+def ratios(mask: np.ndarray, truth: np.ndarray, *, undefined: float) -> dict[str, float]:
+    """FROM_COUNTS of a mask, bool of any shape; 0/0 is ``undefined``, but the precision of a miss is 0."""
     tp, fp = np.count_nonzero(mask & truth), np.count_nonzero(mask & ~truth)
     fn, tn = np.count_nonzero(~mask & truth), np.count_nonzero(~mask & ~truth)
 

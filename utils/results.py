@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from data.errors import InputError
-from data.files import SUFFIXES
+from data.files import case_of
 
 
 def prepare_folder(folder: Path) -> None:
@@ -43,30 +43,35 @@ def append_row(path: Path, row: dict) -> None:
 
 
 class ResultFolder:
-    """A folder of results: a table, masks as ``{stem}.png``, pictures, and ``summary.json``, which tells their origin.
+    """A folder of results: a table, masks, pictures, and ``summary.json``, which tells their origin.
 
-    slices: the files that the results are about, all of one folder. A later run on the same slices replaces what an
-    earlier one left; whatever else the folder holds is not touched: InputError.
+    inputs: the slices or scans that the results are about, all of one folder; the mask of one has its name with
+    ``suffix``. A later run on the same inputs replaces what an earlier one left; whatever else the folder holds is not
+    touched: InputError.
     """
 
     SUBFOLDERS = ("prob", "compare", "overlay", "figures")
+    TABLES = ("summary.json", "table.md", "table.tex")
 
-    def __init__(self, folder: Path, *, table: str, slices: Sequence[Path], made_by: dict) -> None:
-        self.folder, self.table, self.rows = folder, folder / table, []
-        self._origin = {"slices": _path_from(folder, slices[0].parent), **made_by}
+    def __init__(
+        self, folder: Path, *, table: str, inputs: Sequence[Path], made_by: dict, suffix: str = ".png"
+    ) -> None:
+        self.folder, self.table, self.suffix, self.rows = folder, folder / table, suffix, []
+        self._origin = {"inputs": _path_from(folder, inputs[0].parent), **made_by}
         prepare_folder(folder)
         if holds_something(folder):
-            self._stop_unless_from_the_same_slices()
-            present = sorted(f.name for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
-            masks = {f"{path.stem}.png" for path in slices}
+            self._stop_unless_from_the_same_inputs()
+            ours = {table, *self.TABLES, *self.SUBFOLDERS}
+            present = sorted(f.name for f in folder.iterdir() if f.name not in ours and not f.name.startswith("."))
+            masks = {self.path_of(path).name for path in inputs}
             if others := [name for name in present if name not in masks]:
                 raise InputError(
-                    f"{folder}: holds {', '.join(others)}, but {slices[0].parent} no such slice; "
-                    "remove it or name another folder"
+                    f"{folder}: holds {', '.join(others)}, which come from nothing in {inputs[0].parent}; "
+                    "remove them or name another folder"
                 )
             print(f"{'results':<11} replacing those of an earlier run in {folder}")
-            for name in present:  # lest an interrupted run leave a mixture of old and new
-                (folder / name).unlink()
+            for name in {*present, *self.TABLES}:  # lest an interrupted run leave a mixture of old and new
+                (folder / name).unlink(missing_ok=True)
             for name in self.SUBFOLDERS:
                 shutil.rmtree(folder / name, ignore_errors=True)
         self._write_summary({})
@@ -77,10 +82,14 @@ class ResultFolder:
         append_row(self.table, row)
         self.rows.append(row)
 
-    def save_image(self, path: Path, pixels: np.ndarray, *, subfolder: str = "") -> None:
-        """Save the mask or map, uint8 ``(H, W)``, of the slice ``path`` under its stem."""
+    def path_of(self, path: Path, subfolder: str = "", suffix: str | None = None) -> Path:
+        """Where the mask of an input goes, or its map or picture in a subfolder, which is created."""
         (self.folder / subfolder).mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(self.folder / subfolder / f"{path.stem}.png")
+        return self.folder / subfolder / f"{case_of(path)}{suffix or self.suffix}"
+
+    def save_image(self, path: Path, pixels: np.ndarray, *, subfolder: str = "") -> None:
+        """Save the mask or map, uint8 ``(H, W)``, of the slice ``path``."""
+        Image.fromarray(pixels).save(self.path_of(path, subfolder))
 
     def finish(self, summary: dict) -> None:
         """Add what was found over all images to ``summary.json``."""
@@ -89,16 +98,16 @@ class ResultFolder:
     def _write_summary(self, summary: dict) -> None:
         (self.folder / "summary.json").write_text(json.dumps(self._origin | summary, indent=2) + "\n")
 
-    def _stop_unless_from_the_same_slices(self) -> None:
+    def _stop_unless_from_the_same_inputs(self) -> None:
         try:
-            origin = json.loads((self.folder / "summary.json").read_text())["slices"] if self.table.exists() else None
+            origin = json.loads((self.folder / "summary.json").read_text())["inputs"] if self.table.exists() else None
         except (OSError, ValueError, KeyError, TypeError):
             origin = None
         if origin is None:
             raise InputError(f"{self.folder}: holds files that this script did not write; name another folder")
-        if origin != self._origin["slices"]:
+        if origin != self._origin["inputs"]:
             raise InputError(
-                f"{self.folder}: holds results of the slices in {(self.folder / origin).resolve()}; name another folder"
+                f"{self.folder}: holds results of what is in {(self.folder / origin).resolve()}; name another folder"
             )
 
 

@@ -1,0 +1,119 @@
+"""Whole scans through a network: a lesion map in the scan's own space, what it amounts to, and how right it is."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+from torch import nn
+from tqdm import tqdm
+
+from data.errors import FileError, InputError
+from data.files import case_of
+from data.slices import ScanSlices
+from data.volumes import Geometry, Volume, is_volume, read_labels, read_scan, write_like
+from data.window import Window
+from utils.inference import lesion_map, predict
+from utils.metrics import EMPTY_RULES, ratios
+from utils.pictures import Panel, draw_sheet
+
+SHOWN = 6  # slices of a scan
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan and, if it is at hand, the volume with its true lesions."""
+
+    path: Path
+    truth: Path | None = None
+
+
+def find_scans(path: Path, truths: Path | None = None) -> list[Scan]:
+    """The scans at ``path``: a volume, a folder with a DICOM series, or a folder of either, but for
+    ``a_seg.nii.gz``; none in a folder of slices.
+
+    ``truths``: a volume or a folder of volumes; ``a_ct.nii.gz`` goes with ``a.nii.gz`` or ``a_seg.nii.gz``.
+    Raises InputError that names every scan without truth.
+    """
+    if is_volume(path):
+        paths = [path]
+    else:
+        paths = sorted(child for child in path.iterdir() if is_volume(child)) if path.is_dir() else []
+        paths = [child for child in paths if not case_of(child).endswith("_seg")]
+    if truths is None or not paths:
+        return [Scan(path) for path in paths]
+    if len(paths) == 1 and is_volume(truths):
+        return [Scan(paths[0], truths)]
+    volumes = [child for child in sorted(truths.iterdir()) if is_volume(child)] if truths.is_dir() else []
+    by_case = {_bare(volume): volume for volume in volumes if not case_of(volume).endswith("_ct")}
+    if missing := [path.name for path in paths if _bare(path) not in by_case]:
+        raise InputError(f"{truths}: no volume with the truth of {', '.join(missing)}; add it under the scan's name")
+    return [Scan(path, by_case[_bare(path)]) for path in paths]
+
+
+def predict_scans(
+    network: nn.Module,
+    scans: Sequence[Scan],
+    left_out: list[FileError],
+    *,
+    window: Window,
+    image_size: int,
+    **options,
+) -> Iterator[tuple[Scan, Volume, np.ndarray, np.ndarray | None]]:
+    """Yield each scan with its volume, its lesion map, uint8 ``(S, H, W)``, and its true lesions or None.
+
+    ``options`` go to ``utils.inference.predict``. One scan is held at a time; one that can't be used is left out and
+    its error appended to ``left_out``.
+    """
+    for number, scan in enumerate(scans, start=1):
+        tqdm.write(f"{'scan':<11} {number} of {len(scans)}: {scan.path}")
+        try:
+            volume = read_scan(scan.path)
+            truth = read_labels(scan.truth, volume, scan.path) if scan.truth else None
+        except FileError as error:
+            left_out.append(error)
+            continue
+        if volume.note:
+            tqdm.write(f"{'':<11} note: {volume.note}")
+        slices = ScanSlices(volume.slices, window=window, size=image_size)
+        yield scan, volume, np.stack([lesion_map(found) for found in predict(network, slices, **options)]), truth
+
+
+def burden(mask: np.ndarray, geometry: Geometry) -> dict[str, float]:
+    """Volume of the lesions in mL and their number (26-connected) in a mask, bool ``(S, H, W)``."""
+    count = ndimage.label(mask, structure=np.ones((3, 3, 3)))[1]
+    return {"lesion_ml": float(np.count_nonzero(mask) * geometry.voxel_ml), "lesions": int(count)}
+
+
+def score_scan(mask: np.ndarray, truth: np.ndarray, *, empty: str) -> dict[str, float]:
+    """Dice, sensitivity, specificity and precision over all voxels of two masks, bool ``(S, H, W)``; and the mean
+    Dice of the slices, ``slice_dice``. ``empty``: what 0/0 counts as."""
+    undefined = EMPTY_RULES[empty]
+    found = ratios(mask, truth, undefined=undefined)
+    by_slice = [ratios(m, t, undefined=undefined)["dice"] for m, t in zip(mask, truth, strict=True)]
+    return {**found, "slice_dice": float(np.nanmean(by_slice)) if not np.isnan(by_slice).all() else undefined}
+
+
+def write_scan_mask(mask: np.ndarray, geometry: Geometry, path: Path) -> None:
+    """Save a mask or map ``(S, H, W)`` in the space of its scan; InputError if it can't be written."""
+    try:
+        write_like(mask, geometry, path)
+    except OSError as error:
+        raise InputError(f"{error}; free some space or name another folder") from error
+
+
+def draw_scan(path: Path, volume: Volume, window: Window, mask: np.ndarray, truth: np.ndarray | None) -> None:
+    """Draw the slices with the most lesion, in order, with the prediction and, below it, the truth laid over them."""
+    amount = mask.sum(axis=(1, 2)) + (truth.sum(axis=(1, 2)) if truth is not None else 0)
+    chosen = np.sort(np.argsort(amount, kind="stable")[-SHOWN:])
+    images = [window.to_gray(volume.slices[index]) / 255 for index in chosen]
+    rows = []
+    for name, labels in (("prediction", mask), ("truth", truth)):
+        if labels is not None:
+            rows.append([Panel(i, labels[k], f"slice {k}, {name}") for i, k in zip(images, chosen, strict=True)])
+    draw_sheet(path, rows)
+
+
+def _bare(path: Path) -> str:
+    return case_of(path).removesuffix("_ct").removesuffix("_seg")
