@@ -18,11 +18,12 @@ from data.volumes import is_volume
 
 @dataclass(frozen=True)
 class Case:
-    """A scan and, if it is labeled, its mask."""
+    """A scan and, if it is labeled, its mask; scans of one ``patient`` stay on one side of a split."""
 
     name: str
     scan: Path
     mask: Path | None
+    patient: str
 
 
 def find_covid_19_20(args: argparse.Namespace) -> list[Case]:
@@ -30,10 +31,12 @@ def find_covid_19_20(args: argparse.Namespace) -> list[Case]:
     if not scans:
         raise InputError(f"{args.source}: no volume-covid19-A-*_ct.nii.gz in it; give the folder that holds them")
     masks = [path.with_name(path.name.replace("_ct.nii.gz", "_seg.nii.gz")) for path in scans]
-    return [
-        Case(case_of(path).removesuffix("_ct"), path, mask if mask.exists() else None)
-        for path, mask in zip(scans, masks, strict=True)
-    ]
+    cases = []
+    for path, mask in zip(scans, masks, strict=True):
+        name = case_of(path).removesuffix("_ct")
+        patient = name.split("_")[0]  # A-0047 and A-0047_1 are two scans of one patient
+        cases.append(Case(name, path, mask if mask.exists() else None, patient))
+    return cases
 
 
 def find_uestc(args: argparse.Namespace) -> list[Case]:
@@ -43,8 +46,8 @@ def find_uestc(args: argparse.Namespace) -> list[Case]:
     cases = []
     for path in scans:
         mask = path.parent.parent / "label" / path.name
-        part = path.parent.parent.relative_to(args.source).parts
-        cases.append(Case("_".join((*part, case_of(path))), path, mask if mask.exists() else None))
+        name = "_".join((*path.parent.parent.relative_to(args.source).parts, case_of(path)))
+        cases.append(Case(name, path, mask if mask.exists() else None, name))
     return cases
 
 
@@ -52,7 +55,7 @@ def find_volumes(args: argparse.Namespace) -> list[Case]:
     scans, masks = _glob(args.images, "--images"), _glob(args.masks, "--masks") if args.masks else []
     if masks and len(masks) != len(scans):
         raise InputError(f"--masks {args.masks}: {len(masks)} of them for {len(scans)} images; give one for each")
-    cases = [Case(case_of(s), s, m) for s, m in zip(scans, masks or [None] * len(scans), strict=True)]
+    cases = [Case(case_of(s), s, m, case_of(s)) for s, m in zip(scans, masks or [None] * len(scans), strict=True)]
     if doubled := [name for name, times in Counter(case.name for case in cases).items() if times > 1]:
         raise InputError(f"--images {args.images}: two scans named {', '.join(doubled)}; rename one of each")
     return cases
@@ -69,13 +72,14 @@ def split_cases(cases: Sequence[Case], args: argparse.Namespace) -> dict[str, st
     """The split of every case, by name: ``test``, ``train`` or ``unlabeled``, which a case without mask always is."""
     if args.split:
         return _read_split(args.split, cases)
-    labeled = [case.name for case in cases if case.mask]
-    order = [labeled[i] for i in np.random.default_rng(args.seed).permutation(len(labeled))]
-    tests = round(args.test_fraction * len(order))
-    unlabeled = round(args.unlabeled_fraction * (len(order) - tests))
-    splits = {case.name: "unlabeled" for case in cases}
-    splits |= dict.fromkeys(order[:tests], "test") | dict.fromkeys(order[tests + unlabeled :], "train")
-    return splits
+    patients = list(dict.fromkeys(case.patient for case in cases if case.mask))
+    order = [patients[i] for i in np.random.default_rng(args.seed).permutation(len(patients))]
+    # A scan without mask is there to learn from: none of a test patient's may be.
+    unmasked = {case.patient for case in cases if not case.mask}
+    tests = [patient for patient in order if patient not in unmasked][: round(args.test_fraction * len(order))]
+    rest = [patient for patient in order if patient not in tests]
+    split_of = dict.fromkeys(tests, "test") | dict.fromkeys(rest[round(args.unlabeled_fraction * len(rest)) :], "train")
+    return {case.name: split_of.get(case.patient, "unlabeled") if case.mask else "unlabeled" for case in cases}
 
 
 def _read_split(path: Path, cases: Sequence[Case]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from data.command_line import run
 from data.errors import FileError
 from data.lungs import box, find_body, find_lungs
 from data.phantom_volumes import draw_volume, write_volumes
-from data.sources import Case, split_cases
+from data.sources import Case, find_covid_19_20, split_cases
 from data.volumes import read_scan, write_like
 from data.window import LUNG
 
@@ -100,7 +100,7 @@ def test_the_three_conventions_give_the_same_slices(scans, prepared, tmp_path):
 
 
 def test_no_case_is_on_two_sides_of_a_split():
-    cases = [Case(str(i), Path(f"{i}.nii"), None if i % 5 == 0 else Path(f"{i}_mask.nii")) for i in range(40)]
+    cases = [Case(str(i), Path(f"{i}.nii"), None if i % 5 == 0 else Path("mask.nii"), str(i)) for i in range(40)]
     seen = set()
     for seed in range(200):
         args = argparse.Namespace(split=None, seed=seed, test_fraction=0.25, unlabeled_fraction=0.5)
@@ -112,6 +112,29 @@ def test_no_case_is_on_two_sides_of_a_split():
         assert splits == split_cases(cases, args)
         seen.add(tuple(splits.values()))
     assert len(seen) == 200
+
+
+def test_scans_of_one_patient_stay_together(tmp_path):
+    for scan in range(12):
+        for name in (f"volume-covid19-A-{scan:04}_ct.nii.gz", f"volume-covid19-A-{scan:04}_1_ct.nii.gz"):
+            (tmp_path / name).touch()
+            (tmp_path / name.replace("_ct", "_seg")).touch()
+    cases = find_covid_19_20(argparse.Namespace(source=tmp_path))
+    assert len(cases) == 24 and all(case.mask.exists() for case in cases)
+    for seed in range(100):
+        args = argparse.Namespace(split=None, seed=seed, test_fraction=0.3, unlabeled_fraction=0.4)
+        splits = split_cases(cases, args)
+        for scan in range(12):
+            assert splits[f"volume-covid19-A-{scan:04}"] == splits[f"volume-covid19-A-{scan:04}_1"]
+        assert set(splits.values()) == {"train", "test", "unlabeled"}
+    for scan in range(0, 12, 2):  # whose second scan is now to be learnt from
+        (tmp_path / f"volume-covid19-A-{scan:04}_1_seg.nii.gz").unlink()
+    cases = find_covid_19_20(argparse.Namespace(source=tmp_path))
+    for seed in range(100):
+        args = argparse.Namespace(split=None, seed=seed, test_fraction=0.4, unlabeled_fraction=0)
+        splits = split_cases(cases, args)
+        tested = {case.patient for case in cases if splits[case.name] == "test"}
+        assert len(tested) == 5 and all(splits[case.name] == "test" for case in cases if case.patient in tested)
 
 
 def test_slices_of_a_case_stay_together(scans, prepared, tmp_path):
