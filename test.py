@@ -5,9 +5,9 @@ import numpy as np
 from data.command_line import Parser, exit_if_left_out, run
 from data.slices import UnlabeledSlices
 from utils.checkpoint import load_model
-from utils.evaluation import Case, Model, find_cases, find_models, score, score_all
+from utils.evaluation import Case, Model, find_cases, find_models, leave_out_for_all, score, score_all
 from utils.evaluation_options import add_evaluation_options, add_prediction_options, parse_evaluation_options
-from utils.evaluation_report import draw_case, draw_scores, report_scans, report_scores
+from utils.evaluation_report import dice_in_words, draw_case, draw_scores, report_scans, report_scores
 from utils.inference import lesion_map, predict
 from utils.options import add_device_options
 from utils.reporting import report_images
@@ -62,10 +62,10 @@ def predict_and_score(args, cases: list[Case]) -> tuple[ResultFolder, list[Model
         row = score(case, soft, threshold=args.threshold, empty=args.empty)
         results.add_row(row)
         if args.save_type == "compare":
-            caption = f"prediction, Dice {row['dice']:.3f}" if case.truth else f"prediction, {row['lesion_share']:.1%}"
-            draw_case(results.folder / "compare" / f"{path.stem}.png", case, mask, caption)
+            caption = f"Dice {dice_in_words(row)}" if case.truth else f"{row['lesion_share']:.1%} lesion"
+            draw_case(results.path_of(path, "compare"), case, {f"prediction, {caption}": mask})
     masks = [results.path_of(path) for path in slices.files]
-    return results, [Model(results.folder.name, masks, rows=results.rows)]
+    return results, [Model(results.folder.resolve().name, masks, rows=results.rows)]
 
 
 def predict_and_score_scans(args, scans: list[Scan]) -> None:
@@ -108,9 +108,18 @@ def score_predictions(args, cases: list[Case]) -> tuple[ResultFolder, list[Model
         table="scores.csv",
         inputs=[case.truth for case in cases],
         made_by={"predictions": [str(folder) for folder in args.predictions], "threshold": args.threshold},
+        reads=args.predictions,
     )
     for row in score_all(models, cases, threshold=args.threshold, empty=args.empty):
         results.add_row(row)
+    leave_out_for_all(models)
+    if args.save_type == "compare":
+        for index, case in enumerate(cases):
+            masks = {}
+            for model in models:
+                mask = model.read(index, case.size()) > 255 * args.threshold
+                masks[f"{model.name}, Dice {dice_in_words(model.rows[index])}"] = mask
+            draw_case(results.path_of(case.truth, "compare"), case, masks)
     return results, models
 
 

@@ -121,21 +121,32 @@ def read_mask(path: Path, *, pseudo: bool = False) -> Image.Image:
     return Image.fromarray(classes)
 
 
-def read_map(path: Path) -> Image.Image:
-    """A saved prediction of any model as 8-bit gray: a soft map, or a mask, whose one colour becomes 255.
+def read_map(path: Path) -> np.ndarray:
+    """A saved prediction of any model, ``(H, W)``: uint8 or uint16 gray levels as stored.
 
-    Masks stored as 0/1 stay so. Raises InputError if the file can't be read or is a colour picture.
+    Floats in [0, 1] become 8 bits, a mask in one colour 0 and 255, transparent pixels 0. Raises FileError if the file
+    can't be read or is a colour picture.
     """
     image = _open(path)
-    if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;"):
-        return read_image(path)
-    channels = np.asarray(image.convert("RGB"))
-    if (channels == channels[..., :1]).all():
-        return Image.fromarray(channels[..., 0])
+    if image.mode == "F":
+        share = np.asarray(image)
+        if not (share.min() >= 0 and share.max() <= 1):
+            raise FileError(path, "not a map", "save maps as 8 or 16 bits, or as floats in [0, 1]", "floats beyond")
+        return np.round(255 * share).astype(np.uint8)
+    if image.mode.startswith("I"):
+        gray = np.asarray(image)
+        if gray.min() < 0 or gray.max() > 65535:
+            raise FileError(path, "not a map", "save maps as 8 or 16 bits", f"{gray.min()} to {gray.max()}")
+        return gray.astype(np.uint16)
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
+    *channels, alpha = np.moveaxis(np.asarray(image.convert("RGBA")), -1, 0)
+    if all(np.array_equal(channels[0], channel) for channel in channels[1:]):
+        return np.where(alpha > 0, channels[0], 0)
     colours = _colours(image)
     if len(np.unique(colours)) > 2 or colours.min() > 0:
         raise FileError(path, "a colour picture, not a map or mask", "give the folder of the masks, not of overlays")
-    return Image.fromarray(np.where(colours > 0, 255, 0).astype(np.uint8))
+    return np.where(colours > 0, 255, 0).astype(np.uint8)
 
 
 def read_lungs(path: Path) -> Image.Image:
@@ -187,9 +198,9 @@ def _names_without(files: Sequence[Path], partners: Sequence[Path]) -> list[str]
     return [file.name for file in files if file.stem not in stems]
 
 
-def _natural_order(path: Path) -> list:
-    # re.split leaves text at even and digits at odd places, so that like is compared with like.
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.stem)]
+def _natural_order(path: Path) -> tuple[list, str]:
+    # re.split leaves text at even and digits at odd places, so that like is compared with like; then 01 before 1.
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.stem)], path.stem
 
 
 def _open(path: Path) -> Image.Image:

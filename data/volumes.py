@@ -14,8 +14,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from data.errors import FileError
-from data.files import SCAN_SUFFIXES
+from data.files import SCAN_SUFFIXES, SUFFIXES
 from data.window import LUNG
+
+sitk.ProcessObject.SetGlobalWarningDisplay(False)  # it warns of every folder without DICOM
 
 OUR_ORIENTATION = "LPS"  # columns run to the patient's left, rows to the back (posterior), slices up (superior)
 
@@ -72,6 +74,8 @@ class Volume:
 def is_volume(path: Path) -> bool:
     """Whether a path is a volume: a file of one of SCAN_SUFFIXES, or a folder of DICOM slices."""
     if path.is_dir():
+        if any(file.suffix.lower() in SUFFIXES for file in path.iterdir()):  # GDCM would read all of them
+            return False
         return bool(sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path)))
     return path.name.lower().endswith(SCAN_SUFFIXES)
 

@@ -279,9 +279,9 @@ def test_an_aborted_start_can_be_repeated(call, data, tmp_path):
 @pytest.mark.parametrize("folder", ["Test-Image", "Test-Mask", "Train-Mask"])
 def test_masks_are_not_written_over_the_inputs(call, data, trained, tmp_path, folder):
     flags = ["--data_root", data, "--pretrained_model", trained / "best.pth", "--img_save_folder", data / folder]
-    refused(call, "test", *flags, names=[data / folder, "did not write"], kept=tmp_path)
+    refused(call, "test", *flags, names=[data / folder, "name another folder"], kept=tmp_path)
     flags = ["--data_root", data, "--model_path", trained / "best.pth", "--Mask-dir", data / folder]
-    refused(call, "fake_labels_generator", *flags, names=[data / folder, "did not write"], kept=tmp_path)
+    refused(call, "fake_labels_generator", *flags, names=[data / folder, "name another folder"], kept=tmp_path)
 
 
 @pytest.fixture(params=["test", "fake_labels_generator"])

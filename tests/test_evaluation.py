@@ -101,6 +101,72 @@ def test_several_models_in_one_table(call, data, predicted, tmp_path):
         assert np.asarray(Image.open(tmp_path / "scores" / picture).convert("L")).std() > 5
 
 
+def test_soft_maps_of_16_bits_and_floats(call, data, predicted, tmp_path):
+    changes = {"16": lambda soft: soft.astype(np.uint16) * 257, "float": lambda soft: soft / np.float32(255)}
+    for name, change in changes.items():
+        (tmp_path / name).mkdir()
+        for file in list_slices(predicted / "prob"):
+            Image.fromarray(change(np.asarray(Image.open(file)))).save(tmp_path / name / f"{file.stem}.tif")
+    score(call, data, tmp_path / "scores", tmp_path / "16", tmp_path / "float", predicted / "prob")
+    rows = table(tmp_path / "scores")
+    for row in rows:
+        del row["model"]
+    assert rows[:4] == rows[4:8] == rows[8:]
+
+
+def test_files_are_matched_by_name_whatever_their_order(call, tmp_path, monkeypatch):
+    """1 and 01 are the same number: no order of the files may pair one's map with the other's truth."""
+    random = np.random.default_rng(0)
+    for folder in ("images", "truths", "maps", "lungs"):
+        (tmp_path / folder).mkdir()
+    for name in ("1", "01", "001", "2", "02"):
+        mask = 255 * random.integers(0, 2, (20, 20)).astype(np.uint8)
+        for folder, pixels in (("truths", mask), ("maps", mask), ("lungs", mask), ("images", 0 * mask)):
+            Image.fromarray(pixels).save(tmp_path / folder / f"{name}.png")
+    iterdir = type(tmp_path).iterdir
+    monkeypatch.setattr(type(tmp_path), "iterdir", lambda folder: random.permutation(list(iterdir(folder))))
+    flags = ["--test_img_path", tmp_path / "images", "--test_msk_path", tmp_path / "truths"]
+    flags += ["--lung_mask_path", tmp_path / "lungs", "--predictions", tmp_path / "maps"]
+    code, _, error = call("test", *flags, "--img_save_folder", tmp_path / "scores")
+    assert code == 0, error
+    rows = table(tmp_path / "scores")
+    assert [row["image"] for row in rows] == ["001.png", "01.png", "1.png", "02.png", "2.png"]
+    assert {(row["dice"], row["share_of_lung"]) for row in rows} == {("1.0", "1.0")}
+
+
+def test_what_is_read_is_not_deleted(call, data, predicted, tmp_path):
+    """Neither the maps in the folder of results, nor a user's files beside ours."""
+    flags = ["--data_root", data, "--predictions", predicted / "prob", "--img_save_folder", tmp_path / "scores"]
+    assert call("test", *flags)[0] == 0
+    maps = shutil.copytree(predicted / "prob", tmp_path / "scores" / "prob")
+    flags = ["--data_root", data, "--predictions", maps, "--img_save_folder", tmp_path / "scores"]
+    refused(call, "test", *flags, names=[tmp_path / "scores", "to be read"], kept=tmp_path)
+    (tmp_path / "scores" / "figures" / "notes.txt").write_text("mine")
+    flags = ["--data_root", data, "--predictions", predicted / "prob", "--img_save_folder", tmp_path / "scores"]
+    assert call("test", *flags, "--table", "latex")[0] == 0
+    assert (tmp_path / "scores" / "figures" / "notes.txt").read_text() == "mine"
+    assert call("test", *flags)[0] == 0 and not (tmp_path / "scores" / "table.tex").exists()
+
+
+def test_means_that_are_compared_are_of_the_same_images(call, data, predicted, tmp_path):
+    """Two slices have no lesion; the second model leaves one of them clean, which --empty skip leaves out."""
+    lesion = np.eye(64, dtype=np.uint8) * 255
+    for folder in (data / "Test-Mask", tmp_path / "a", tmp_path / "b"):
+        folder.mkdir(exist_ok=True)
+        for index in range(4):
+            clean = index < {"Test-Mask": 2, "a": 0, "b": 1}[folder.name]
+            Image.fromarray(0 * lesion if clean else lesion).save(folder / f"phantom_{index:04}.png")
+    flags = ["--empty", "skip", "--save_type", "compare"]
+    printed = score(call, data, tmp_path / "scores", tmp_path / "a", tmp_path / "b", flags=flags)
+    models = json.loads((tmp_path / "scores" / "summary.json").read_text())["models"]
+    for name in ("a", "b"):
+        found = models[name]["fixed 0.5"]
+        assert found["dice"]["images"] == 3 and found["dice"]["mean"] == pytest.approx(2 / 3)
+        assert found["sensitivity"]["images"] == 2 and found["specificity"]["images"] == 4
+    assert "n=3" in printed and "n=2" in printed
+    assert len(list((tmp_path / "scores" / "compare").glob("*.png"))) == 4
+
+
 def test_models_are_named_by_what_tells_their_folders_apart(call, data, tmp_path):
     for name in ("a/prob", "b/prob"):
         shutil.copytree(data / "Test-Mask", tmp_path / name)
@@ -128,13 +194,17 @@ def test_masks_stored_as_0_and_1_or_in_colour(call, data, tmp_path):
         "ones": lambda mask: mask // 255,
         "red": lambda mask: np.dstack([mask, 0 * mask, 0 * mask]),
         "rgb": lambda mask: np.dstack([mask] * 3),
+        "gray": lambda mask: mask // 255 * 100,
+        "16 bits": lambda mask: mask.astype(np.uint16) // 255 * 257,
+        "alpha": lambda mask: np.dstack([np.full_like(mask, 200)] * 3 + [mask]),
     }
     for name, change in stored.items():
         shutil.copytree(data / "Test-Mask", tmp_path / name)
         for file in list_slices(tmp_path / name):
             resave(file, change)
     printed = score(call, data, tmp_path / "scores", *(tmp_path / name for name in stored))
-    assert printed.count("stored as 0/1") == 1
+    assert printed.count("masks of 0 and 1 ") == 1 and printed.count("masks of 0 and 257 ") == 1
+    assert printed.count("masks of 0 and 100 ") == 1 and printed.count("masks of 0 and 200 ") == 1
     assert {float(row["dice"]) for row in table(tmp_path / "scores")} == {1}
 
 
@@ -214,17 +284,13 @@ def test_overlays_are_sorted_by_dice_or_name(call, data, predicted, tmp_path, mo
 
 
 def test_best_cases_have_a_lesion_to_show(call, data, tmp_path, monkeypatch):
-    """Perfect predictions, but for the last slice; the first two have no lesion."""
-    shutil.copytree(data / "Test-Mask", tmp_path / "perfect")
-    for folder in (data / "Test-Mask", tmp_path / "perfect"):
-        for index, file in enumerate(list_slices(folder)):
-            wrong = index == 3 and folder.name == "perfect"
-            resave(
-                file,
-                lambda mask, i=index, wrong=wrong: (
-                    np.full_like(mask, 0) if i < 2 or wrong else np.eye(64, dtype=np.uint8)
-                ),
-            )
+    """Perfect predictions, but for the second slice; the last two have no lesion."""
+    lesion = np.eye(64, dtype=np.uint8) * 255
+    (tmp_path / "perfect").mkdir()
+    for index in range(4):
+        for folder in (data / "Test-Mask", tmp_path / "perfect"):
+            clean = index > 1 or (index == 1 and folder.name == "perfect")
+            Image.fromarray(0 * lesion if clean else lesion).save(folder / f"phantom_{index:04}.png")
     drawn = {}
     monkeypatch.setattr(
         "utils.evaluation_report.draw_sheet",
@@ -232,7 +298,7 @@ def test_best_cases_have_a_lesion_to_show(call, data, tmp_path, monkeypatch):
     )
     monkeypatch.setattr("utils.evaluation_report.EXTREME_CASES", 1)
     score(call, data, tmp_path / "scores", tmp_path / "perfect")
-    assert drawn["worst_and_best.png"] == ["worst: phantom_0003.png", "best: phantom_0002.png"]
+    assert drawn["worst_and_best.png"] == ["worst: phantom_0001.png", "best: phantom_0000.png"]
 
 
 def test_faults_in_predictions(call, data, predicted, tmp_path):
@@ -265,7 +331,9 @@ def test_faults_in_predictions(call, data, predicted, tmp_path):
         (["--predictions", "maps", "./maps"], ["--predictions", "twice"]),
         (["--predictions", "maps", "--tta"], ["--tta", "--pretrained_model"]),
         (["--predictions", "maps", "--save_prob"], ["--save_prob", "--pretrained_model"]),
-        (["--predictions", "maps", "--save_type", "compare"], ["--save_type compare", "overlay"]),
+        (["--predictions", "maps", "--image_size", 64], ["--image_size", "--pretrained_model"]),
+        (["--pretrained_model", "m.pth", "--no-resize"], ["--no-resize", "--predictions"]),
+        (["--pretrained_model", "m.pth", "--image_size", 100000], ["--image_size", "at most 4096"]),
         (["--predictions", "maps", "--pretrained_model", "m.pth"], ["--pretrained_model", "--predictions"]),
         (["--pretrained_model", "m.pth", "--test_img_path", "x", "--table", "latex"], ["--table latex", "truth"]),
         (["--pretrained_model", "m.pth", "--threshold", 1], ["--threshold", "at most"]),
@@ -300,7 +368,7 @@ def test_soft_maps_that_are_nearly_black_are_not_taken_for_masks(call, data, tmp
     resave(tmp_path / "maps" / "phantom_0000.png", lambda mask: np.ones_like(mask))
     score(call, data, tmp_path / "scores", tmp_path / "maps")
     assert float(table(tmp_path / "scores")[0]["lesion_share"]) == 0
-    assert read_map(tmp_path / "maps" / "phantom_0000.png").getextrema() == (1, 1)
+    assert np.unique(read_map(tmp_path / "maps" / "phantom_0000.png")).tolist() == [1]
 
 
 def test_a_missing_package_is_named(call, data, predicted, tmp_path, monkeypatch):

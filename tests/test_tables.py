@@ -64,6 +64,10 @@ def test_publication_tables_have_the_best_in_bold():
     latex = publication_table(summaries(), "latex", caption="50 % of x_1")
     assert r"B & \textbf{0.800 (0.200)}" in latex and r"A\_1 & 0.600 (0.100)" in latex
     assert r"\caption{50 \% of x\_1}" in latex and latex.count(r"\\") == 3
+    empty = summarise_scores(rows([math.nan]))
+    nowhere = publication_table({"A|B": empty, "C^2": empty}, "markdown", caption="")
+    assert r"| A\|B | - | " in nowhere and "**-**" not in nowhere
+    assert r"C\textasciicircum{}2 & " in publication_table({"C^2": summaries()["B"]}, "latex", caption="")
     alone = publication_table({"A": summaries()["A_1"]}, "markdown", caption="")
     assert "**" not in alone
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from data.errors import FileError
 from data.files import list_slices, pair_by_stem, read_all, read_image, read_lungs, read_map, read_mask
-from utils.metrics import evaluate, follows_empty_rule
+from utils.metrics import SCORES, evaluate, follows_empty_rule
 
 
 @dataclass
@@ -56,15 +56,19 @@ class Model:
 
     name: str
     files: Sequence[Path]
-    unit: int = 255  # the gray level of certainty; 1 in a folder of masks stored as 0/1
+    lesion: int | None = None  # the one gray level of lesions in a folder of masks, None in one of soft maps
     rows: list[dict] = field(default_factory=list)
 
     def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
         """The map of a case, uint8 ``(H, W)``, resized if need be to a width and height as the field's tools do."""
         soft = read_map(self.files[index])
-        if self.unit == 1:
-            soft = soft.point(lambda gray: 255 * gray)
-        return np.asarray(soft if soft.size == size else soft.resize(size, Image.BICUBIC))
+        if self.lesion is not None:
+            soft = (soft == self.lesion) * np.uint8(255)
+        elif soft.dtype == np.uint16:
+            soft = (soft // 257).astype(np.uint8)
+        if soft.shape == size[::-1]:
+            return soft
+        return np.asarray(Image.fromarray(soft).resize(size, Image.BICUBIC))
 
 
 def find_cases(images: Path | None, truths: Path | None, lungs: Path | None) -> list[Case]:
@@ -79,9 +83,9 @@ def find_cases(images: Path | None, truths: Path | None, lungs: Path | None) -> 
     else:
         cases = [Case(image=None, truth=truth) for truth in list_slices(truths)]
     if lungs:
-        paired = pair_by_stem(images or truths, lungs, ("slice", "lung mask"))
-        for case, (_, path) in zip(cases, paired, strict=True):
-            case.lungs = path
+        lungs_of = dict(pair_by_stem(images or truths, lungs, ("slice", "lung mask")))
+        for case in cases:
+            case.lungs = lungs_of[case.image or case.truth]
     read_all(Case.check, cases)
     return cases
 
@@ -94,23 +98,36 @@ def find_models(folders: Sequence[Path], cases: Sequence[Case], *, resize: bool)
     """
     models = []
     for name, folder in zip(_names(folders), folders, strict=True):
-        files = [path for _, path in pair_by_stem(cases[0].truth.parent, folder, ("truth", "prediction"))]
+        map_of = dict(pair_by_stem(cases[0].truth.parent, folder, ("truth", "prediction")))
 
-        def look(pair: tuple[Path, Case]) -> tuple[int, bool]:
-            path, case = pair
-            soft, size = read_map(path), case.size()
-            if soft.size != size and not resize:
-                sizes = "{}x{}, the truth {}x{}".format(*soft.size, *size)
+        def look(case: Case, map_of=map_of) -> tuple[frozenset[int], bool]:
+            path, expected = map_of[case.truth], case.size()
+            soft = read_map(path)
+            size = soft.shape[::-1]
+            if size != expected and not resize:
+                sizes = "{}x{}, the truth {}x{}".format(*size, *expected)
                 raise FileError(path, "not of its truth's size", "leave out --no-resize to have it resized", sizes)
-            return soft.getextrema()[1], soft.size != size
+            return frozenset(np.unique(soft).tolist()), size != expected
 
-        brightest, resized = zip(*read_all(look, list(zip(files, cases, strict=True))), strict=True)
-        # Of a single file it can't be told whether a gray level of 1 is a lesion or a probability of 1/255.
-        unit = 1 if max(brightest) == 1 else 255
-        models.append(Model(name, files, unit))
+        levels, resized = zip(*read_all(look, cases), strict=True)
+        lesion = _level_of_lesions(levels)
+        model = Model(name, [map_of[case.truth] for case in cases], lesion)
+        models.append(model)
+        kind = "soft maps" if lesion is None else f"masks of 0 and {lesion}"
         note = f", {sum(resized)} resized to the truth's size" if any(resized) else ""
-        print(f"{'predictions':<11} {len(files)} from {folder}{', stored as 0/1' if unit == 1 else ''}{note}")
+        print(f"{'predictions':<11} {len(cases)} {kind} from {folder}{note}")
     return models
+
+
+def _level_of_lesions(levels: Sequence[frozenset[int]]) -> int | None:
+    """The gray level that a folder of masks has beside 0, by the levels of its files; None if it is one of soft maps.
+
+    One file does not tell: the map of a slice without lesion may well be all 0 and 1.
+    """
+    found = frozenset().union(*levels)
+    if len(found) == 2 and 0 in found and {*found} in levels:
+        return max(found)
+    return None
 
 
 def score(case: Case, soft: np.ndarray, *, threshold: float, empty: str) -> dict:
@@ -132,6 +149,15 @@ def score(case: Case, soft: np.ndarray, *, threshold: float, empty: str) -> dict
         row["empty_rule"] = follows_empty_rule(masks["true_"])
         row |= evaluate(soft, masks["true_"], threshold=threshold, empty=empty)
     return row
+
+
+def leave_out_for_all(models: Sequence[Model]) -> None:
+    """Make a score that is NaN for one model, by ``--empty skip``, NaN for all: means are of the same images."""
+    for rows in zip(*(model.rows for model in models), strict=True):
+        for name in SCORES:
+            if any(math.isnan(row[name]) for row in rows):
+                for row in rows:
+                    row[name] = math.nan
 
 
 def score_all(models: Sequence[Model], cases: Sequence[Case], *, threshold: float, empty: str) -> Iterator[dict]:

@@ -11,7 +11,9 @@ from utils.options import complete
 
 def add_prediction_options(parser: Parser) -> None:
     group = parser.add_argument_group("prediction")
-    group.add_argument("--image_size", type=number(int, 16), help="side to resize to; default: as the checkpoint says")
+    group.add_argument(
+        "--image_size", type=number(int, 16, 4096), help="side to resize to; default: as the checkpoint says"
+    )
     group.add_argument("--batchsize", type=number(int, 1), default=8, help="slices at a time")
     group.add_argument(
         "--window", type=window, default="lung", help="of scans: lung, which is -650,1500, or LEVEL,WIDTH in HU"
@@ -78,12 +80,14 @@ def parse_evaluation_options(parser: Parser) -> argparse.Namespace:
         for flag in ("tta", "save_prob"):
             if getattr(args, flag):
                 parser.error(f"--{flag}: needs --pretrained_model; --predictions are taken as they are")
-        if args.save_type == "compare":
-            parser.error("--save_type compare: needs --pretrained_model; --predictions have --save_type overlay")
+        if args.image_size:
+            parser.error("--image_size: needs --pretrained_model; --predictions are scored at their truth's size")
         if args.test_msk_path is None:
             args.test_msk_path = default_truth
         if args.test_img_path is None and default_images.is_dir() and args.test_msk_path == default_truth:
             args.test_img_path = default_images
+    elif not args.resize:
+        parser.error("--no-resize: is for --predictions; a model's maps are made at each slice's size")
     elif args.test_img_path is None:
         args.test_img_path = default_images
         if args.test_msk_path is None and default_truth.is_dir():

@@ -20,7 +20,7 @@ EXTREME_CASES = 4  # of the worst and of the best
 EMPTY_RULE_IN_WORDS = {
     "one": "counts as perfect",
     "zero": "counts as the worst",
-    "skip": "is left out of the mean",
+    "skip": "is left out of the mean, for all models if for one",
 }
 
 
@@ -47,7 +47,7 @@ def report_scores(
         f"fixed {threshold:g}": (
             "",
             f"pixels above {threshold:g} are lesion; 0/0 {EMPTY_RULE_IN_WORDS[empty]} (--empty {empty}), "
-            f"which touches {touched} of {len(rows)} images",
+            f"which touches scores of {touched} of {len(rows)} images",
         ),
         "threshold mean": (
             THRESHOLD_MEAN,
@@ -91,14 +91,20 @@ def report_scans(results: ResultFolder) -> None:
     results.finish({"scans": len(rows), **summary})
 
 
-def draw_case(path: Path, case: Case, mask: np.ndarray, caption: str) -> None:
-    """Draw a slice, its truth if there is one, and its predicted mask, bool ``(H, W)``, side by side."""
-    image = np.asarray(read_image(case.image)) / 255
+def dice_in_words(row: dict) -> str:
+    """The Dice of a row for a caption."""
+    return "left out" if math.isnan(row["dice"]) else f"{row['dice']:.3f}"
+
+
+def draw_case(path: Path, case: Case, masks: dict[str, np.ndarray]) -> None:
+    """Draw a slice, its truth if there is one, and predicted masks, bool ``(H, W)``, by caption, side by side."""
+    width, height = case.size()
+    image = np.asarray(read_image(case.image)) / 255 if case.image else np.zeros((height, width))
     panels = [Panel(image, caption=case.name)]
     if case.truth:
         panels.append(Panel(image, case.read_truth(), "truth"))
-    path.parent.mkdir(exist_ok=True)
-    draw_sheet(path, [[*panels, Panel(image, mask, caption)]])
+    panels += [Panel(image, mask, caption) for caption, mask in masks.items()]
+    draw_sheet(path, [panels])
 
 
 def draw_scores(
@@ -125,8 +131,9 @@ def draw_scores(
     titles = (["image"] if cases[0].image else []) + ["truth", *(model.name for model in models)]
     for page, notes in tqdm(pages.items(), desc="drawing", unit="page", leave=False, disable=None):
         rows = [_error_row(cases[index], note, models, index, threshold) for index, note in notes.items()]
-        draw_sheet(page, rows, titles, legend={"lesion": OVERLAY, **ERROR_COLOURS})
-    print(f"{'pictures':<11} {', '.join(str(page) for page in [*pages][:2])}, {figures / 'dice.png'}")
+        draw_sheet(page, rows, titles, legend={"lesion": OVERLAY, **ERROR_COLOURS, "true negative": (0, 0, 0)})
+    ranked = f" (by the Dice of {models[0].name})" if len(models) > 1 else ""
+    print(f"{'pictures':<11} {', '.join(str(page) for page in [*pages][:2])}{ranked}, {figures / 'dice.png'}")
 
 
 def _error_row(case: Case, note: str, models: Sequence[Model], index: int, threshold: float) -> list[Panel]:
@@ -138,7 +145,7 @@ def _error_row(case: Case, note: str, models: Sequence[Model], index: int, thres
         row = [Panel(np.zeros(truth.shape), truth, name)]
     for model in models:
         mask = model.read(index, case.size()) > 255 * threshold
-        row.append(error_panel(mask, truth, f"Dice {model.rows[index]['dice']:.3f}"))
+        row.append(error_panel(mask, truth, f"Dice {dice_in_words(model.rows[index])}"))
     return row
 
 

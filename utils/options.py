@@ -53,7 +53,7 @@ def add_labeled_data_options(parser: Parser) -> None:
     group.add_argument(
         "--val_fraction", type=number(float, 0, 0.9), default=0.2, help="share of labeled slices kept for validation"
     )
-    group.add_argument("--image_size", type=number(int, 16), default=256, help="side to which slices are resized")
+    group.add_argument("--image_size", type=number(int, 16, 4096), default=256, help="side to which slices are resized")
     group.add_argument(
         "--data_augmentation", action=argparse.BooleanOptionalAction, default=True, help="random turns, shifts, grays"
     )

@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-import shutil
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,17 +46,28 @@ class ResultFolder:
     """A folder of results: a table, masks, pictures, and ``summary.json``, which tells their origin.
 
     inputs: the slices or scans that the results are about, all of one folder; the mask of one has its name with
-    ``suffix``. A later run on the same inputs replaces what an earlier one left; whatever else the folder holds is not
-    touched: InputError.
+    ``suffix``. A later run on the same inputs replaces what an earlier one left. Whatever else the folder holds is not
+    touched, and neither are the folders that the run ``reads``: InputError.
     """
 
     SUBFOLDERS = ("prob", "compare", "overlay", "figures")
     TABLES = ("summary.json", "table.md", "table.tex")
+    PICTURES = re.compile(r"page_\d+\.png|dice\.png|worst_and_best\.png")
 
     def __init__(
-        self, folder: Path, *, table: str, inputs: Sequence[Path], made_by: dict, suffix: str = ".png"
+        self,
+        folder: Path,
+        *,
+        table: str,
+        inputs: Sequence[Path],
+        made_by: dict,
+        reads: Sequence[Path] = (),
+        suffix: str = ".png",
     ) -> None:
         self.folder, self.table, self.suffix, self.rows = folder, folder / table, suffix, []
+        for read in (*reads, inputs[0].parent):
+            if folder.resolve() in (read.resolve(), *read.resolve().parents):
+                raise InputError(f"{folder}: holds {read}, which is to be read; name another folder")
         self._origin = {"inputs": _path_from(folder, inputs[0].parent), **made_by}
         prepare_folder(folder)
         if holds_something(folder):
@@ -72,8 +83,10 @@ class ResultFolder:
             print(f"{'results':<11} replacing those of an earlier run in {folder}")
             for name in {*present, *self.TABLES}:  # lest an interrupted run leave a mixture of old and new
                 (folder / name).unlink(missing_ok=True)
-            for name in self.SUBFOLDERS:
-                shutil.rmtree(folder / name, ignore_errors=True)
+            names = masks | {f"{case_of(path)}.png" for path in inputs}
+            for file in [file for name in self.SUBFOLDERS for file in (folder / name).glob("*")]:
+                if file.name in names or self.PICTURES.fullmatch(file.name):
+                    file.unlink()
         self._write_summary({})
         self.table.write_text("")
 

@@ -75,9 +75,10 @@ def compare_paired(first: Rows, second: Rows, name: str) -> dict:
 def text_table(columns: dict[str, dict[str, dict]]) -> str:
     """Scores down, models or protocols across: mean (std) [ci95], from the ``summarise_scores`` of each."""
     names = list(next(iter(columns.values())))
+    images = max(summary["images"] for found in columns.values() for summary in found.values())
     header = ["", *columns]
     lines = [header] + [
-        [LABELS[name], *(_long_cell(name, found[name]) if name in found else "" for found in columns.values())]
+        [LABELS[name], *(_long_cell(name, found[name], images) if name in found else "" for found in columns.values())]
         for name in names
     ]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
@@ -96,11 +97,16 @@ def publication_table(models: dict[str, dict[str, dict]], kind: str, *, caption:
 
     def cell(name: str, summary: dict) -> str:
         text = _cell(name, summary)
-        if len(models) == 1 or text != _cell(name, {**summary, "mean": best[name]}):  # a tie as printed is a tie
+        # A tie as printed is a tie.
+        is_best = best[name] is not None and text == _cell(name, {**summary, "mean": best[name]})
+        if len(models) == 1 or not is_best:
             return text
         return f"**{text}**" if kind == "markdown" else rf"\textbf{{{text}}}"
 
-    body = [[model, *(cell(name, summary[name]) for name in PAPER_COLUMNS)] for model, summary in models.items()]
+    body = []
+    for model, summary in models.items():
+        name = model.replace("|", r"\|") if kind == "markdown" else _for_latex(model)
+        body.append([name, *(cell(column, summary[column]) for column in PAPER_COLUMNS)])
     if kind == "markdown":
         lines = [["model", *(LABELS[name] for name in PAPER_COLUMNS)], ["---"] * (len(PAPER_COLUMNS) + 1), *body]
         return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", caption])
@@ -114,7 +120,7 @@ def publication_table(models: dict[str, dict[str, dict]], kind: str, *, caption:
             r"\hline",
             rf"{' & '.join(header)} \\",
             r"\hline",
-            *(rf"{' & '.join([_for_latex(line[0]), *line[1:]])} \\" for line in body),
+            *(rf"{' & '.join(line)} \\" for line in body),
             r"\hline",
             r"\end{tabular}",
             r"\end{table}",
@@ -128,11 +134,12 @@ def _cell(name: str, summary: dict) -> str:
     return f"{summary['mean']:.{_digits(name)}f} ({summary['std']:.{_digits(name)}f})"
 
 
-def _long_cell(name: str, summary: dict) -> str:
+def _long_cell(name: str, summary: dict, images: int) -> str:
     if not summary["ci95"]:
         return _cell(name, summary)
     low, high = summary["ci95"]
-    return f"{_cell(name, summary)} [{low:.{_digits(name)}f}, {high:.{_digits(name)}f}]"
+    of_fewer = f" n={summary['images']}" if summary["images"] < images else ""
+    return f"{_cell(name, summary)} [{low:.{_digits(name)}f}, {high:.{_digits(name)}f}]{of_fewer}"
 
 
 def _digits(name: str) -> int:
@@ -140,4 +147,5 @@ def _digits(name: str) -> int:
 
 
 def _for_latex(text: str) -> str:
-    return "".join(f"\\{c}" if c in "&%$#_{}" else c for c in text)
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
