@@ -143,12 +143,13 @@ def test_masks_of_other_scans(scans, tmp_path):
     scan = read_scan(path)
     with pytest.raises(FileError, match=r"small\.nii\.gz: not of the shape .*5x4x3 and 48x48x8"):
         read_labels(image(np.zeros((3, 4, 5), np.uint8), tmp_path / "small.nii.gz"), scan, path)
-    mask = sitk.ReadImage(str(path.with_name(path.name.replace("_ct", "_seg"))))
     for name, change in {
-        "origin": lambda: mask.SetOrigin(np.add(mask.GetOrigin(), (0, 0, 1))),
-        "spacing": lambda: mask.SetSpacing(np.array(mask.GetSpacing()) * 1.01),
+        "origin": lambda mask: mask.SetOrigin(np.add(mask.GetOrigin(), (0, 0, 1))),
+        "spacing": lambda mask: mask.SetSpacing(np.array(mask.GetSpacing()) * 1.01),
+        "direction": lambda mask: mask.SetDirection((-1, 0, 0, 0, 1, 0, 0, 0, 1)),
     }.items():
-        change()
+        mask = sitk.ReadImage(str(path.with_name(path.name.replace("_ct", "_seg"))))
+        change(mask)
         sitk.WriteImage(mask, str(tmp_path / f"{name}.nii.gz"))
         with pytest.raises(FileError, match=rf"{name}\.nii\.gz: not in the space"):
             read_labels(tmp_path / f"{name}.nii.gz", scan, path)
