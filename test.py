@@ -1,5 +1,7 @@
 """Predict masks with a trained CARes-UNet, or take saved ones, and score them where the truth is at hand."""
 
+import argparse
+
 import numpy as np
 
 from data.command_line import Parser, exit_if_left_out, run
@@ -33,7 +35,7 @@ def main() -> None:
         draw_scores(results, models, cases, threshold=args.threshold, overlay_by=overlay_by)
 
 
-def predict_and_score(args, cases: list[Case]) -> tuple[ResultFolder, list[Model]]:
+def predict_and_score(args: argparse.Namespace, cases: list[Case]) -> tuple[ResultFolder, list[Model]]:
     """Predict every case, save its mask and, if asked for, its map and picture."""
     network, preprocessing = load_model(args.pretrained_model)
     size = args.image_size or preprocessing["image_size"]
@@ -68,7 +70,7 @@ def predict_and_score(args, cases: list[Case]) -> tuple[ResultFolder, list[Model
     return results, [Model(results.folder.resolve().name, masks, rows=results.rows)]
 
 
-def predict_and_score_scans(args, scans: list[Scan]) -> None:
+def predict_and_score_scans(args: argparse.Namespace, scans: list[Scan]) -> None:
     """Predict every scan, save its mask in its own space and, if asked for, its map, and score it."""
     network, preprocessing = load_model(args.pretrained_model)
     size = args.image_size or preprocessing["image_size"]
@@ -100,7 +102,7 @@ def predict_and_score_scans(args, scans: list[Scan]) -> None:
     exit_if_left_out(left_out, len(scans))
 
 
-def score_predictions(args, cases: list[Case]) -> tuple[ResultFolder, list[Model]]:
+def score_predictions(args: argparse.Namespace, cases: list[Case]) -> tuple[ResultFolder, list[Model]]:
     """Score the saved maps or masks of every folder."""
     models = find_models(args.predictions, cases, resize=args.resize)
     results = ResultFolder(
