@@ -12,6 +12,7 @@ from data.command_line import Parser, exit_if_left_out, number, run
 from data.errors import InputError
 from data.files import IGNORED_GRAY, list_slices
 from data.slices import UnlabeledSlices
+from data.volumes import write_like
 from utils.checkpoint import load_model
 from utils.evaluation_options import add_prediction_options
 from utils.evaluation_report import report_scans
@@ -19,7 +20,7 @@ from utils.inference import predict
 from utils.options import add_device_options, parse_options
 from utils.reporting import report_images, warn
 from utils.results import ResultFolder
-from utils.scans import Scan, burden, find_scans, predict_scans, write_scan_mask
+from utils.scans import Scan, burden, find_scans, predict_scans
 
 
 def main() -> None:
@@ -97,7 +98,7 @@ def label_scans(model: nn.Module, scans: list[Scan], size: int, args: argparse.N
     left_out = []
     for scan, volume, soft, _ in predict_scans(model, scans, left_out, window=args.window, image_size=size, **options):
         mask = soft > 127
-        write_scan_mask(mask.astype(np.uint8), volume.geometry, masks.path_of(scan.path))
+        write_like(mask.astype(np.uint8), volume.geometry, masks.path_of(scan.path))
         confidence = np.maximum(soft, 255 - soft).mean() / 255
         masks.add_row({"image": scan.path.name, **burden(mask, volume.geometry), "mean_confidence": float(confidence)})
     report_scans(masks)

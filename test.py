@@ -5,7 +5,9 @@ import argparse
 import numpy as np
 
 from data.command_line import Parser, exit_if_left_out, run
+from data.errors import InputError
 from data.slices import UnlabeledSlices
+from data.volumes import write_like
 from utils.checkpoint import load_model
 from utils.evaluation import Case, Model, find_cases, find_models, leave_out_for_all, score, score_all
 from utils.evaluation_options import add_evaluation_options, add_prediction_options, parse_evaluation_options
@@ -14,7 +16,7 @@ from utils.inference import lesion_map, predict
 from utils.options import add_device_options
 from utils.reporting import report_images
 from utils.results import ResultFolder
-from utils.scans import Scan, burden, draw_scan, find_scans, predict_scans, score_scan, write_scan_mask
+from utils.scans import Scan, burden, draw_scan, find_scans, predict_scans, score_scan
 
 
 def main() -> None:
@@ -25,6 +27,8 @@ def main() -> None:
     args = parse_evaluation_options(parser)
 
     if args.pretrained_model and (scans := find_scans(args.test_img_path, args.test_msk_path)):
+        if args.lung_mask_path or args.table or args.save_type != "solo":
+            raise InputError("--lung_mask_path, --table, --save_type: are for slices; leave them out for scans")
         predict_and_score_scans(args, scans)
         return
     cases = find_cases(args.test_img_path, args.test_msk_path, args.lung_mask_path)
@@ -89,9 +93,9 @@ def predict_and_score_scans(args: argparse.Namespace, scans: list[Scan]) -> None
         network, scans, left_out, window=args.window, image_size=size, **options
     ):
         mask = soft > 255 * args.threshold
-        write_scan_mask(mask.astype(np.uint8), volume.geometry, results.path_of(scan.path))
+        write_like(mask.astype(np.uint8), volume.geometry, results.path_of(scan.path))
         if args.save_prob:
-            write_scan_mask((soft / 255).astype(np.float32), volume.geometry, results.path_of(scan.path, "prob"))
+            write_like((soft / 255).astype(np.float32), volume.geometry, results.path_of(scan.path, "prob"))
         row = {"image": scan.path.name, "slices": len(mask), **burden(mask, volume.geometry)}
         if truth is not None:
             row |= {f"true_{name}": value for name, value in burden(truth, volume.geometry).items()}

@@ -1,6 +1,7 @@
 """Command lines for people: options with their defaults in the help, and errors in one line."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -20,6 +21,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str, **kwargs) -> None:
         super().__init__(description=description, formatter_class=_Help, allow_abbrev=False, **kwargs)
+        self._negative_number_matcher = re.compile(r"-\d")  # so that -650,1500 is a value and no flag
 
     def error(self, message: str) -> None:
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
@@ -59,6 +61,12 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(2)
     except ModuleNotFoundError as error:
         print(f"error: the package {error.name} is missing; pip install -r requirements.txt", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(
+            f"error: {place}{error.strerror or error}; free some space, or name another file or folder", file=sys.stderr
+        )
         sys.exit(2)
     except torch.cuda.OutOfMemoryError:
         print("error: the GPU's memory is full; lower --batchsize, --image_size or --base_channels", file=sys.stderr)

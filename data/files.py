@@ -1,5 +1,6 @@
 """Image files: listing, pairing, and decoding to 8-bit gray or to class indices."""
 
+import csv
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -47,6 +48,11 @@ def case_of(path: Path) -> str:
     return path.name
 
 
+def bare_case(path: Path) -> str:
+    """``case_of`` without ``_ct`` or ``_seg``, which set a scan and its mask apart."""
+    return case_of(path).removesuffix("_ct").removesuffix("_seg")
+
+
 def pair_by_stem(first: Path, second: Path, kinds: tuple[str, str] = ("image", "mask")) -> list[Pair]:
     """The files of two folders, matched by name without suffix: image ``3.jpg`` goes with mask ``3.png``.
 
@@ -72,15 +78,32 @@ def pair_by_stem(first: Path, second: Path, kinds: tuple[str, str] = ("image", "
     return [(file, by_stem[file.stem]) for file in files]
 
 
-def split_pairs(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+def split_pairs(
+    pairs: Sequence[Pair], fraction: float, seed: int, cases: Sequence[str] | None = None
+) -> tuple[list[Pair], list[Pair]]:
     """Split into training and validation pairs, both in their order; the same seed and stems give the same split.
 
-    ``fraction`` of the pairs, at least one unless it is 0, is for validation.
+    ``fraction`` of the cases, at least one unless it is 0, is for validation. ``cases`` tells the scan that each
+    pair is a slice of, which stay together; by default, each pair is a case of its own.
     """
-    count = max(1, round(fraction * len(pairs))) if fraction else 0
-    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed)).tolist()
-    chosen = set(order[:count])
-    return [p for i, p in enumerate(pairs) if i not in chosen], [p for i, p in enumerate(pairs) if i in chosen]
+    cases = list(range(len(pairs))) if cases is None else cases
+    names = list(dict.fromkeys(cases))
+    count = max(1, round(fraction * len(names))) if fraction else 0
+    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
+    chosen = {names[index] for index in order[:count]}
+    training = [pair for pair, case in zip(pairs, cases, strict=True) if case not in chosen]
+    return training, [pair for pair, case in zip(pairs, cases, strict=True) if case in chosen]
+
+
+def cases_of(pairs: Sequence[Pair]) -> list[str]:
+    """The scan that each image is a slice of, by the manifest of data.prepare beside their folder; else itself."""
+    folder = pairs[0][0].parent
+    try:
+        with (folder.parent / "manifest.csv").open(newline="") as file:
+            case = {row["file"]: row["case"] for row in csv.DictReader(file)}
+    except (OSError, KeyError, csv.Error, UnicodeDecodeError):
+        case = {}
+    return [case.get(f"{folder.name}/{image.name}", image.stem) for image, _ in pairs]
 
 
 def read_image(path: Path) -> Image.Image:

@@ -16,7 +16,6 @@ from data.window import LUNG
 # How the axes of volume 0, 1, 2, ... lie; the last one is turned by a few degrees about all three axes.
 ORIENTATIONS = ("LPS", "RAS", "LPI", "PIR", "oblique")
 LEVELS = (0.98, 0.06)  # of the lungs, from the bases up to the apices
-HEIGHT_MM = 250  # of a chest
 
 
 def draw_volume(rng: np.random.Generator, size: int, slices: int) -> tuple[np.ndarray, np.ndarray]:
@@ -46,11 +45,13 @@ def draw_volume(rng: np.random.Generator, size: int, slices: int) -> tuple[np.nd
     return volume, masks
 
 
-def geometry(orientation: str, slices: int, size: int) -> Geometry:
-    """A geometry for axial slices (slices, size, size), stored in an orientation of ORIENTATIONS."""
+def geometry(orientation: str, slices: int, size: int, field: float = 380, height: float = 250) -> Geometry:
+    """A geometry for axial slices (slices, size, size), stored in an orientation of ORIENTATIONS.
+
+    field: side of the field of view, and height: of all slices, in mm.
+    """
     frame = sitk.Image(size, size, slices, sitk.sitkUInt8)
-    pixel = 380 / size  # a field of view of 380 mm
-    frame.SetSpacing((pixel, pixel, HEIGHT_MM / slices))
+    frame.SetSpacing((field / size, field / size, height / slices))
     frame.SetOrigin((-190.0, -170.0, -1200.0))
     if orientation != "oblique":
         return Geometry.of(sitk.DICOMOrient(frame, orientation))
@@ -72,13 +73,15 @@ def write_volumes(out: Path, count: int, size: int, slices: int, seed: int) -> N
     ):
         case = f"{index:04}"
         label = mask.astype(np.uint8)
-        place = geometry(ORIENTATIONS[index % len(ORIENTATIONS)], slices, size)
+        rng = np.random.default_rng([seed, 4, index])
+        extent = {"field": rng.uniform(320, 420), "height": rng.uniform(220, 300)}
+        place = geometry(ORIENTATIONS[index % len(ORIENTATIONS)], slices, size, **extent)
         write_like(hu, place, out / "COVID-19-20" / f"volume-covid19-A-{case}_ct.nii.gz")
         write_like(label, place, out / "COVID-19-20" / f"volume-covid19-A-{case}_seg.nii.gz")
         share = np.clip((hu - LUNG.level) / LUNG.width + 0.5, 0, 1).astype(np.float32)
         write_like(share, place, out / "UESTC" / "image" / f"{case}.nii.gz")
         write_like(label, place, out / "UESTC" / "label" / f"{case}.nii.gz")
-        axial = geometry("oblique" if index % 2 else "LPS", slices, size)
+        axial = geometry("oblique" if index % 2 else "LPS", slices, size, **extent)
         write_series(hu, axial, out / "DICOM" / case)
         write_like(label, axial, out / "DICOM-Mask" / f"{case}.nii.gz")
 

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from data.command_line import Parser, exit_if_left_out, number, run
 from data.errors import FileError, InputError
 from data.files import list_slices, pair_by_stem, read_all, read_image, read_pair
 from data.slicing import FOLDERS, Recipe, save, write_case
-from data.sources import find_covid_19_20, find_uestc, find_volumes, split_cases
+from data.sources import find_covid_19_20, find_uestc, find_volumes, split_cases, stop_at_doubled_names
 from data.window import window
 
 COLUMNS = ("file", "source", "case", "slice", "split", "lesion_pixels")
@@ -87,12 +88,17 @@ def _add_scan_options(parser: Parser) -> None:
     parser.add_argument(
         "--crop", choices=["none", "body", "lungs"], default="none", help="to the part that any slice shows"
     )
-    parser.add_argument("--size", type=number(int, 16), help="side to resize to; default: as scanned")
+    parser.add_argument("--size", type=number(int, 16), help="side of the square to resize to; default: as scanned")
     parser.add_argument("--workers", type=number(int, 1), default=os.cpu_count(), help="scans at a time")
 
 
 def write_semi_seg(args: argparse.Namespace) -> None:
     """Copy the slices of the release, as PNG, under their own names."""
+    if not args.source.is_dir():
+        raise InputError(f"{args.source}: no such folder; give the one that holds TrainingSet and TestingSet")
+    _resume(
+        args.out, {"options": {"release": os.path.abspath(args.source)}, "scans": {}}
+    )  # a rerun writes the same again
     rows = []
     for split, (images, masks) in SEMI_SEG.items():
         folder = args.source / images
@@ -103,7 +109,6 @@ def write_semi_seg(args: argparse.Namespace) -> None:
         else:
             pairs = [(path, None) for path in list_slices(folder)]
         targets = [args.out / name for name in FOLDERS[split]]
-        _stop_at_files(targets)
 
         def convert(pair, split=split, targets=targets) -> dict:
             image, mask = read_pair(pair) if pair[1] else (read_image(pair[0]), None)
@@ -128,9 +133,18 @@ def write_semi_seg(args: argparse.Namespace) -> None:
 def write_scans(args: argparse.Namespace) -> None:
     """Window, crop and save the slices of every scan, several scans at a time."""
     cases = args.find(args)
-    splits = split_cases(cases, args)
+    stop_at_doubled_names(cases)
     recipe = Recipe(args.window, args.keep, args.every, args.crop, args.size)
-    rows = _resume(args.out, {"recipe": asdict(recipe), "splits": splits})
+    chance = {
+        "test": args.test_fraction,
+        "unlabeled": args.unlabeled_fraction,
+        "seed": args.seed,
+        "file": str(args.split),
+    }
+    settings = {"options": {**asdict(recipe), **chance}, "splits": split_cases(cases, args)}
+    settings["scans"] = {case.name: os.path.abspath(case.scan) for case in cases}
+    splits = _resume(args.out, settings)["splits"]
+    rows = _read_manifest(args.out)
     done = {row["case"] for row in rows}
     todo = [case for case in cases if case.name not in done]
     if done:
@@ -150,6 +164,10 @@ def write_scans(args: argparse.Namespace) -> None:
                 found, note = job.result()
             except FileError as error:
                 errors.append(error)
+            except BrokenProcessPool as error:
+                raise InputError(
+                    "a worker was ended from outside, most likely for want of memory; run again with fewer --workers"
+                ) from error
             else:
                 rows += found
                 _write_manifest(args.out, rows)
@@ -166,24 +184,40 @@ def _stop_at_files(folders: Sequence[Path]) -> None:
             raise InputError(f"{folder}: is not empty; remove it or name another --out")
 
 
-def _resume(out: Path, settings: dict) -> list[dict]:
-    """The manifest's rows if an earlier run with these settings was interrupted, else none."""
-    settings = json.loads(json.dumps(settings))  # as it is read back: tuples are lists
-    record, manifest = out / "prepare.json", out / "manifest.csv"
+def _resume(out: Path, settings: dict) -> dict:
+    """The settings of an interrupted run in ``out``, or these, now on record, if there was none.
+
+    Raises InputError unless that run had the same options, and all of these scans.
+    """
+    settings = json.loads(json.dumps(settings))  # as they are read back: tuples are lists
+    record = out / "prepare.json"
     try:
         if not record.exists():
             _stop_at_files([out / name for names in FOLDERS.values() for name in names])
             out.mkdir(parents=True, exist_ok=True)
             record.write_text(json.dumps(settings, indent=2) + "\n")
-            return []
-        if json.loads(record.read_text()) != settings:
-            raise InputError(f"{out}: holds slices of other scans or made with other options; name another --out")
-        if not manifest.exists():
-            return []
-        with manifest.open(newline="") as file:
-            return list(csv.DictReader(file))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{out}: can't be used ({error}); name another --out") from error
+            return settings
+        earlier = json.loads(record.read_text())
+    except ValueError as error:
+        raise InputError(
+            f"{record}: damaged ({error}); remove it and what is beside it, or name another --out"
+        ) from error
+    if earlier["options"] != settings["options"]:
+        raise InputError(f"{out}: holds slices made with other options; name another --out")
+    # A scan may have gone since, if it was bad; one that came would have changed the split.
+    if new := [name for name, path in settings["scans"].items() if earlier["scans"].get(name) != path]:
+        raise InputError(
+            f"{out}: was made without {', '.join(new)} or with another scan of that name; name another --out"
+        )
+    return earlier
+
+
+def _read_manifest(out: Path) -> list[dict]:
+    manifest = out / "manifest.csv"
+    if not manifest.exists():
+        return []
+    with manifest.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _write_manifest(out: Path, rows: list[dict]) -> None:

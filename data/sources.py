@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import InputError
-from data.files import case_of
+from data.files import bare_case, case_of
 from data.slicing import FOLDERS
 from data.volumes import is_volume
 
@@ -52,13 +52,19 @@ def find_uestc(args: argparse.Namespace) -> list[Case]:
 
 
 def find_volumes(args: argparse.Namespace) -> list[Case]:
-    scans, masks = _glob(args.images, "--images"), _glob(args.masks, "--masks") if args.masks else []
-    if masks and len(masks) != len(scans):
-        raise InputError(f"--masks {args.masks}: {len(masks)} of them for {len(scans)} images; give one for each")
-    cases = [Case(case_of(s), s, m, case_of(s)) for s, m in zip(scans, masks or [None] * len(scans), strict=True)]
-    if doubled := [name for name, times in Counter(case.name for case in cases).items() if times > 1]:
-        raise InputError(f"--images {args.images}: two scans named {', '.join(doubled)}; rename one of each")
-    return cases
+    scans = _glob(args.images, "--images")
+    if not args.masks:
+        return [Case(case_of(scan), scan, None, case_of(scan)) for scan in scans]
+    masks = _glob(args.masks, "--masks")
+    mask_of = {bare_case(mask): mask for mask in masks}
+    alone = [scan.name for scan in scans if bare_case(scan) not in mask_of]
+    alone += [mask.name for mask in masks if bare_case(mask) not in {bare_case(scan) for scan in scans}]
+    if alone or len(masks) != len(mask_of):
+        raise InputError(
+            f"--masks {args.masks}: not one for each of --images {args.images} "
+            f"({', '.join(alone) or 'two of one name'}); name a scan and its mask alike, but for _ct and _seg"
+        )
+    return [Case(case_of(scan), scan, mask_of[bare_case(scan)], case_of(scan)) for scan in scans]
 
 
 def _glob(pattern: str, flag: str) -> list[Path]:
@@ -66,6 +72,13 @@ def _glob(pattern: str, flag: str) -> list[Path]:
     if not found:
         raise InputError(f"{flag} {pattern}: no such file; quote the pattern, and check the folder")
     return found
+
+
+def stop_at_doubled_names(cases: Sequence[Case]) -> None:
+    """InputError if two scans would write files of the same names."""
+    if doubled := [name for name, times in Counter(case.name for case in cases).items() if times > 1]:
+        where = ", ".join(str(case.scan) for case in cases if case.name in doubled)
+        raise InputError(f"scans of one name: {where}; rename one of each, or prepare them apart")
 
 
 def split_cases(cases: Sequence[Case], args: argparse.Namespace) -> dict[str, str]:

@@ -5,6 +5,7 @@ front, column 0 on the patient's right, as a radiologist looks at them. An obliq
 axes are matched to the nearest ones of the body, so that every voxel keeps its value and finds its way back.
 """
 
+import errno
 import gzip
 import zlib
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ class Volume:
 def is_volume(path: Path) -> bool:
     """Whether a path is a volume: a file of one of SCAN_SUFFIXES, or a folder of DICOM slices."""
     if path.is_dir():
-        if any(file.suffix.lower() in SUFFIXES for file in path.iterdir()):  # GDCM would read all of them
+        if all(file.suffix.lower() in SUFFIXES for file in path.iterdir()):  # GDCM would read every slice to find out
             return False
         return bool(sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path)))
     return path.name.lower().endswith(SCAN_SUFFIXES)
@@ -91,16 +92,16 @@ def read_scan(path: Path) -> Volume:
     hu = volume.slices.astype(np.float32)
     _stop_unless_finite(path, hu)
     low, high = hu.min(), hu.max()
+    assumed = ""
     if low >= 0 and high <= 1:
-        hu, volume.note = LUNG.to_hu(hu), "values in [0, 1], taken for a lung window (-650, 1500)"
+        hu, assumed = LUNG.to_hu(hu), "values in [0, 1], taken for a lung window (-650, 1500)"
     elif low >= 0 and high <= 255:
-        hu, volume.note = LUNG.to_hu(hu / 255), "values in [0, 255], taken for a lung window (-650, 1500)"
+        hu, assumed = LUNG.to_hu(hu / 255), "values in [0, 255], taken for a lung window (-650, 1500)"
     elif low >= 0:
-        hu, volume.note = hu - 1024, f"values from {low:g} to {high:g}, taken for HU + 1024"
+        hu, assumed = hu - 1024, f"values from {low:g} to {high:g}, taken for HU + 1024"
     elif low > -200:
-        volume.note = f"no air: values from {low:g} to {high:g}, taken for HU as they are"
-    volume.slices = hu
-    return volume
+        assumed = f"no air: values from {low:g} to {high:g}, taken for HU as they are"
+    return Volume(hu, volume.geometry, "; ".join(filter(None, (volume.note, assumed))))
 
 
 def read_labels(path: Path, scan: Volume, scan_path: Path) -> np.ndarray:
@@ -125,16 +126,20 @@ def write_like(slices: np.ndarray, geometry: Geometry, path: Path) -> None:
     image.CopyInformation(sitk.DICOMOrient(frame, OUR_ORIENTATION))
     image = sitk.DICOMOrient(image, geometry.orientation)
     image.CopyInformation(frame)  # without the rounding of two turns
+    temporary = path.with_name(f".writing_{path.name}")
     try:
-        sitk.WriteImage(image, str(path), useCompression=True)
-    except RuntimeError as error:
-        raise OSError(f"{path}: can't be written ({_last_line(error)})") from error
+        sitk.WriteImage(image, str(temporary), useCompression=True)
+        _read_file(temporary)  # ITK does not tell that a disk is full
+        temporary.replace(path)
+    except (RuntimeError, FileError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(errno.EIO, "can't be written, the disk may be full", str(path)) from error
 
 
 def _read(path: Path) -> Volume:
-    image = _read_series(path) if path.is_dir() else _read_file(path)
+    image, note = _read_series(path) if path.is_dir() else (_read_file(path), "")
     oriented = sitk.DICOMOrient(image, OUR_ORIENTATION)
-    return Volume(sitk.GetArrayFromImage(oriented), Geometry.of(image))
+    return Volume(sitk.GetArrayFromImage(oriented), Geometry.of(image), note)
 
 
 def _read_file(path: Path) -> sitk.Image:
@@ -178,32 +183,40 @@ def _stop_unless_finite(path: Path, voxels: np.ndarray) -> None:
         raise FileError(path, "holds voxels that are NaN or infinite", "export it again")
 
 
-def _read_series(folder: Path) -> sitk.Image:
+def _read_series(folder: Path) -> tuple[sitk.Image, str]:
+    """The image, and a note if it is no CT or the gantry was tilted."""
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if len(series) != 1:
         found = f"{len(series)} DICOM series" if series else "no DICOM series"
         raise FileError(folder, f"holds {found}", "give a folder with one series")
     names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
     try:
-        _stop_at_a_gap(folder, names)
-        return sitk.ReadImage(names)
+        note = _check_series(folder, names)
+        return sitk.ReadImage(names), note
     except RuntimeError as error:
         raise FileError(folder, "not a readable DICOM series", "export it again", _last_line(error)) from error
 
 
-def _stop_at_a_gap(folder: Path, names: tuple[str, ...]) -> None:
-    positions = []
+def _check_series(folder: Path, names: tuple[str, ...]) -> str:
+    """Stop at a gap between slices; a note if the series is no CT, or the gantry was tilted."""
+    origins, modality = [], ""
     for name in names:
         reader = sitk.ImageFileReader()
         reader.SetFileName(name)
         reader.ReadImageInformation()
         normal = np.array(reader.GetDirection()).reshape(3, 3)[:, 2]
-        positions.append(float(normal @ reader.GetOrigin()))
-    steps = np.abs(np.diff(positions))
+        origins.append(np.array(reader.GetOrigin()))
+        modality = reader.GetMetaData("0008|0060").strip() if reader.HasMetaDataKey("0008|0060") else ""
+    steps = np.abs(np.diff(origins @ normal))
     if len(steps) and (steps.max() > 1.5 * np.median(steps) or steps.min() < 0.5 * np.median(steps)):
         worst = int(np.argmax(np.abs(steps - np.median(steps))))
         between = f"{Path(names[worst]).name} and {Path(names[worst + 1]).name} are {steps[worst]:g} mm apart"
         raise FileError(folder, "a slice is missing or doubled", "export the whole series", between)
+    notes = [f"modality {modality}, not CT"] if modality not in ("", "CT") else []
+    way = origins[-1] - origins[0]
+    if len(steps) and (tilt := np.degrees(np.arccos(min(1.0, abs(way @ normal) / np.linalg.norm(way))))) > 1:
+        notes.append(f"gantry tilted by {tilt:.0f} degrees: slices are taken as stacked upright, volumes in mL are off")
+    return "; ".join(notes)
 
 
 def _last_line(error: Exception) -> str:

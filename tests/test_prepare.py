@@ -2,8 +2,11 @@
 
 import argparse
 import csv
+import os
 import shutil
 import sys
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +19,12 @@ from test_bad_input import contents
 from data import prepare
 from data.command_line import run
 from data.errors import FileError
+from data.files import cases_of, pair_by_stem, split_pairs
 from data.lungs import box, find_body, find_lungs
 from data.phantom_volumes import draw_volume, write_volumes
 from data.sources import Case, find_covid_19_20, split_cases
 from data.volumes import read_scan, write_like
-from data.window import LUNG
+from data.window import LUNG, Window
 
 SIZE, DEPTH, SEED, COUNT = 48, 6, 2, 5
 
@@ -291,7 +295,7 @@ def test_scans_without_masks_are_unlabeled(scans, prepared, tmp_path):
     assert code == 0 and f"of {COUNT} cases in Unlabeled" in out and "train       0 slices" in out
     assert {row["lesion_pixels"] for row in manifest(tmp_path / "out")} == {""}
     code, _, error = prepared("volumes", "--images", scans / "DICOM/*", "--masks", scans / "DICOM-Mask/0001*", out="b")
-    assert code == 2 and "1 of them for 5 images" in error
+    assert code == 2 and "not one for each of --images" in error and "0002" in error
 
 
 def test_the_public_release(prepared, tmp_path):
@@ -305,4 +309,74 @@ def test_the_public_release(prepared, tmp_path):
     for row in manifest(tmp_path / "out")[::97]:
         stored = np.asarray(Image.open(tmp_path / "out" / row["file"]))
         assert np.array_equal(stored, np.asarray(Image.open(source / row["source"]).convert("L")))
-    assert prepared("covid-semiseg", "--source", source)[0] == 2  # not written twice
+    (tmp_path / "out" / "manifest.csv").unlink()  # as if interrupted
+    assert prepared("covid-semiseg", "--source", source)[0] == 0
+    assert len(manifest(tmp_path / "out")) == 50 + 1600 + 48
+    (tmp_path / "other" / "Unlabeled").mkdir(parents=True)
+    (tmp_path / "other" / "Unlabeled" / "1.png").touch()
+    assert prepared("covid-semiseg", "--source", source, out="other")[0] == 2
+
+
+def test_masks_are_matched_by_name(scans, prepared, tmp_path):
+    """Sorted, case10_ct comes before case1_ct, but case1 before case10."""
+    for folder in ("scans", "masks"):
+        (tmp_path / folder).mkdir()
+    for index, name in ((0, "case1"), (2, "case10")):
+        source = scans / "COVID-19-20" / f"volume-covid19-A-{index:04}_ct.nii.gz"
+        shutil.copy(source, tmp_path / "scans" / f"{name}_ct.nii.gz")
+        shutil.copy(str(source).replace("_ct", "_seg"), tmp_path / "masks" / f"{name}.nii.gz")
+    flags = ["volumes", "--images", tmp_path / "scans/*", "--masks", tmp_path / "masks/*", "--keep", "all"]
+    code, _, error = prepared(*flags)
+    assert code == 0, error
+    for index, name in ((0, "case1_ct"), (2, "case10_ct")):
+        pixels = [int(row["lesion_pixels"]) for row in manifest(tmp_path / "out") if row["case"] == name]
+        assert sum(pixels) == drawn(index)[1].sum()
+
+
+def test_scans_of_one_name_and_from_elsewhere(scans, prepared, tmp_path):
+    for folder in ("a", "b"):
+        shutil.copytree(scans / "COVID-19-20", tmp_path / "source" / folder)
+    code, _, error = prepared("covid-19-20", "--source", tmp_path / "source")
+    assert code == 2 and "scans of one name" in error and not (tmp_path / "out").exists()
+    assert prepared("covid-19-20", "--source", tmp_path / "source" / "a", "--size", 16)[0] == 0
+    before = contents(tmp_path / "out")
+    code, _, error = prepared("covid-19-20", "--source", tmp_path / "source" / "b", "--size", 16)
+    assert code == 2 and "another scan of that name" in error and contents(tmp_path / "out") == before
+    for file in (tmp_path / "source" / "a").glob("*0003*"):  # a scan that went is no hindrance
+        file.unlink()
+    assert prepared("covid-19-20", "--source", tmp_path / "source" / "a", "--size", 16)[0] == 0
+
+
+def test_a_window_may_begin_with_a_minus(scans, prepared, tmp_path):
+    flags = ["covid-19-20", "--source", scans, "--keep", "all", "--test_fraction", 0]
+    assert prepared(*flags, "--window", "-600,1200")[0] == 0
+    stored = np.asarray(Image.open(tmp_path / "out" / manifest(tmp_path / "out")[0]["file"]))
+    assert np.array_equal(stored, Window(-600, 1200).to_gray(drawn(0)[0][0]))
+
+
+def test_a_killed_worker_is_told(scans, prepared, monkeypatch):
+    monkeypatch.setattr(prepare, "write_case", os.abort)  # takes no arguments, but the name goes by pickle
+    monkeypatch.setattr(prepare, "as_completed", broken)
+    code, _, error = prepared("covid-19-20", "--source", scans, "--size", 16)
+    assert code == 2 and "fewer --workers" in error
+
+
+def broken(jobs):
+    for job in jobs:
+        job.cancel()
+    future = Future()
+    future.set_exception(BrokenProcessPool())
+    yield future
+
+
+def test_validation_takes_whole_scans(scans, prepared, tmp_path):
+    assert prepared("covid-19-20", "--source", scans, "--keep", "all", "--test_fraction", 0, "--size", 16)[0] == 0
+    pairs = pair_by_stem(tmp_path / "out" / "Train-Image", tmp_path / "out" / "Train-Mask")
+    cases = cases_of(pairs)
+    assert len(set(cases)) == COUNT
+    for seed in range(20):
+        train, validation = split_pairs(pairs, 0.4, seed, cases)
+        assert len(validation) == 2 * DEPTH and len(train) == 3 * DEPTH
+        assert not set(cases_of(train)) & set(cases_of(validation))
+    (tmp_path / "out" / "manifest.csv").write_text("something else")
+    assert cases_of(pairs) == [image.stem for image, _ in pairs]

@@ -152,5 +152,24 @@ def test_burden_and_scores_by_hand():
     assert np.isnan(score_scan(~mask[:0], truth[:0], empty="skip")["dice"])
 
 
+def test_scans_of_one_name_and_flags_of_slices(call, scans, checkpoint, tmp_path):
+    shutil.copytree(scans / "DICOM" / "0000", tmp_path / "in" / "case")
+    shutil.copy(scans / "UESTC/image/0000.nii.gz", tmp_path / "in" / "case.nii.gz")
+    flags = ["--pretrained_model", checkpoint, "--test_img_path", tmp_path / "in"]
+    refused(call, "test", *flags, names=["two scans named case"], kept=tmp_path)
+    flags = ["--pretrained_model", checkpoint, "--test_img_path", scans / "DICOM" / "0000", "--save_type", "overlay"]
+    refused(call, "test", *flags, "--test_msk_path", scans / "DICOM-Mask", names=["--save_type"], kept=tmp_path)
+
+
+def test_a_full_disk_is_told_in_a_line(call, scans, checkpoint, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device", str(tmp_path / "out" / "mask.nii.gz"))
+
+    monkeypatch.setattr("test.write_like", full)
+    flags = ["--pretrained_model", checkpoint, "--test_img_path", scans / "DICOM" / "0000", "--image_size", 16]
+    code, _, error = call("test", *flags, "--img_save_folder", tmp_path / "out")
+    assert code == 2 and error.splitlines()[-1].startswith(f"error: {tmp_path / 'out' / 'mask.nii.gz'}: No space left")
+
+
 def test_a_folder_of_slices_holds_no_scan(phantom):
     assert find_scans(phantom / "Test-Image") == []

@@ -158,7 +158,7 @@ def test_masks_of_other_scans(scans, tmp_path):
 def test_incomplete_and_mixed_dicom_folders(scans, tmp_path):
     gap = shutil.copytree(scans / "DICOM" / "0000", tmp_path / "gap")
     (gap / "0004.dcm").unlink()
-    with pytest.raises(FileError, match=r"gap: a slice is missing or doubled \(0005\.dcm and 0003\.dcm are 62\.5 mm"):
+    with pytest.raises(FileError, match=r"gap: a slice is missing or doubled \(0005\.dcm and 0003\.dcm are [\d.]+ mm"):
         read_scan(gap)
     two = shutil.copytree(scans / "DICOM" / "0000", tmp_path / "two")
     for file in (scans / "DICOM" / "0001").iterdir():
@@ -168,6 +168,60 @@ def test_incomplete_and_mixed_dicom_folders(scans, tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(FileError, match="none: holds no DICOM series"):
         read_scan(tmp_path / "none")
+
+
+def retagged(series, folder, change):
+    """A copy of a DICOM series whose tags ``change(tags, index)`` has altered."""
+    folder.mkdir()
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for index, file in enumerate(sorted(series.iterdir())):
+        section = sitk.ReadImage(str(file))[:, :, 0]
+        original = sitk.ReadImage(str(file))
+        tags = {key: original.GetMetaData(key) for key in original.GetMetaDataKeys()}
+        change(tags, index)
+        for key, value in tags.items():
+            section.SetMetaData(key, value)
+        writer.SetFileName(str(folder / file.name))
+        writer.Execute(section)
+    return folder
+
+
+def test_series_that_are_no_upright_ct_are_noted(scans, tmp_path):
+    def resonance(tags, index):
+        tags["0008|0060"] = "MR"
+
+    def tilted(tags, index):
+        x, y, z = map(float, tags["0020|0032"].split("\\"))
+        tags["0020|0032"] = f"{x}\\{y + 0.2679 * z}\\{z}"  # tan 15 degrees
+
+    series = scans / "DICOM" / "0000"
+    assert read_scan(series).note == ""
+    assert "modality MR, not CT" in read_scan(retagged(series, tmp_path / "mr", resonance)).note
+    assert "gantry tilted by 15 degrees" in read_scan(retagged(series, tmp_path / "tilted", tilted)).note
+
+
+def test_a_picture_among_dicom_files(scans, tmp_path):
+    folder = shutil.copytree(scans / "DICOM" / "0000", tmp_path / "case")
+    (folder / "preview.png").write_bytes(b"a picture")
+    assert is_volume(folder) and np.array_equal(read_scan(folder).slices, drawn(0)[0])
+
+
+def test_a_volume_that_could_not_be_written_whole_is_not_left(scans, tmp_path, monkeypatch):
+    place = geometry("LPS", DEPTH, SIZE)
+    write = sitk.WriteImage
+
+    def write_half(image, path, **options):
+        write(image, path, **options)
+        with open(path, "r+b") as file:
+            file.truncate(100)
+
+    monkeypatch.setattr(sitk, "WriteImage", write_half)
+    (tmp_path / "mask.nii.gz").write_text("the one before")
+    with pytest.raises(OSError, match="disk may be full"):
+        write_like(np.zeros((DEPTH, SIZE, SIZE), np.uint8), place, tmp_path / "mask.nii.gz")
+    assert [file.name for file in tmp_path.iterdir()] == ["mask.nii.gz"]
+    assert (tmp_path / "mask.nii.gz").read_text() == "the one before"
 
 
 def test_windows():

@@ -8,7 +8,7 @@ import torch
 
 from data.command_line import Parser, number
 from data.errors import InputError
-from data.files import Pair, pair_by_stem, split_pairs
+from data.files import Pair, cases_of, pair_by_stem, split_pairs
 from utils.checkpoint import read_checkpoint
 from utils.results import holds_something
 
@@ -51,7 +51,10 @@ def add_labeled_data_options(parser: Parser) -> None:
     group.add_argument("--val_img_path", type=Path, help="validate on this folder instead of on --val_fraction")
     group.add_argument("--val_msk_path", type=Path, help="its masks")
     group.add_argument(
-        "--val_fraction", type=number(float, 0, 0.9), default=0.2, help="share of labeled slices kept for validation"
+        "--val_fraction",
+        type=number(float, 0, 0.9),
+        default=0.2,
+        help="share of labeled slices, or scans, for validation",
     )
     group.add_argument("--image_size", type=number(int, 16, 4096), default=256, help="side to which slices are resized")
     group.add_argument(
@@ -196,7 +199,7 @@ def labeled_pairs(args: argparse.Namespace) -> tuple[list[Pair], list[Pair]]:
     pairs = pair_by_stem(args.train_img_path, args.train_msk_path)
     if args.val_img_path:
         return pairs, pair_by_stem(args.val_img_path, args.val_msk_path)
-    training, validation = split_pairs(pairs, args.val_fraction, args.seed)
+    training, validation = split_pairs(pairs, args.val_fraction, args.seed, cases_of(pairs))
     if not training:
         raise InputError(
             f"--val_fraction {args.val_fraction:g}: leaves none of the {len(pairs)} slices of {args.train_img_path} to "

@@ -1,5 +1,6 @@
 """Whole scans through a network: a lesion map in the scan's own space, what it amounts to, and how right it is."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,9 @@ from torch import nn
 from tqdm import tqdm
 
 from data.errors import FileError, InputError
-from data.files import case_of
+from data.files import bare_case, case_of
 from data.slices import ScanSlices
-from data.volumes import Geometry, Volume, is_volume, read_labels, read_scan, write_like
+from data.volumes import Geometry, Volume, is_volume, read_labels, read_scan
 from data.window import Window
 from utils.inference import lesion_map, predict
 from utils.metrics import EMPTY_RULES, ratios
@@ -41,15 +42,19 @@ def find_scans(path: Path, truths: Path | None = None) -> list[Scan]:
     else:
         paths = sorted(child for child in path.iterdir() if is_volume(child)) if path.is_dir() else []
         paths = [child for child in paths if not case_of(child).endswith("_seg")]
+    if doubled := [name for name, times in Counter(map(case_of, paths)).items() if times > 1]:
+        raise InputError(
+            f"{path}: two scans named {', '.join(doubled)}; their masks would be one file, rename one of each"
+        )
     if truths is None or not paths:
         return [Scan(path) for path in paths]
     if len(paths) == 1 and is_volume(truths):
         return [Scan(paths[0], truths)]
     volumes = [child for child in sorted(truths.iterdir()) if is_volume(child)] if truths.is_dir() else []
-    by_case = {_bare(volume): volume for volume in volumes if not case_of(volume).endswith("_ct")}
-    if missing := [path.name for path in paths if _bare(path) not in by_case]:
+    by_case = {bare_case(volume): volume for volume in volumes if not case_of(volume).endswith("_ct")}
+    if missing := [path.name for path in paths if bare_case(path) not in by_case]:
         raise InputError(f"{truths}: no volume with the truth of {', '.join(missing)}; add it under the scan's name")
-    return [Scan(path, by_case[_bare(path)]) for path in paths]
+    return [Scan(path, by_case[bare_case(path)]) for path in paths]
 
 
 def predict_scans(
@@ -95,14 +100,6 @@ def score_scan(mask: np.ndarray, truth: np.ndarray, *, empty: str) -> dict[str, 
     return {**found, "slice_dice": float(np.nanmean(by_slice)) if not np.isnan(by_slice).all() else undefined}
 
 
-def write_scan_mask(mask: np.ndarray, geometry: Geometry, path: Path) -> None:
-    """Save a mask or map ``(S, H, W)`` in the space of its scan; InputError if it can't be written."""
-    try:
-        write_like(mask, geometry, path)
-    except OSError as error:
-        raise InputError(f"{error}; free some space or name another folder") from error
-
-
 def draw_scan(path: Path, volume: Volume, window: Window, mask: np.ndarray, truth: np.ndarray | None) -> None:
     """Draw the slices with the most lesion, in order, with the prediction and, below it, the truth laid over them."""
     amount = mask.sum(axis=(1, 2)) + (truth.sum(axis=(1, 2)) if truth is not None else 0)
@@ -113,7 +110,3 @@ def draw_scan(path: Path, volume: Volume, window: Window, mask: np.ndarray, trut
         if labels is not None:
             rows.append([Panel(i, labels[k], f"slice {k}, {name}") for i, k in zip(images, chosen, strict=True)])
     draw_sheet(path, rows)
-
-
-def _bare(path: Path) -> str:
-    return case_of(path).removesuffix("_ct").removesuffix("_seg")
