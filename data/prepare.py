@@ -62,7 +62,7 @@ def parse() -> argparse.Namespace:
 
     sub = sources.add_parser("volumes", help="your own scans: NIfTI, NRRD, MetaImage files or DICOM folders")
     sub.add_argument("--images", required=True, metavar="GLOB", help="such as 'scans/*.nii.gz' or 'dicom/*'")
-    sub.add_argument("--masks", metavar="GLOB", help="their masks, in the same order of names; default: unlabeled")
+    sub.add_argument("--masks", metavar="GLOB", help="their masks, named alike but for _ct and _seg; default: none")
     sub.set_defaults(write=write_scans, find=find_volumes)
     _add_out(sub)
     _add_scan_options(sub)
@@ -96,9 +96,8 @@ def write_semi_seg(args: argparse.Namespace) -> None:
     """Copy the slices of the release, as PNG, under their own names."""
     if not args.source.is_dir():
         raise InputError(f"{args.source}: no such folder; give the one that holds TrainingSet and TestingSet")
-    _resume(
-        args.out, {"options": {"release": os.path.abspath(args.source)}, "scans": {}}
-    )  # a rerun writes the same again
+    # An interrupted run is simply done again: it takes seconds, and writes the same files.
+    _resume(args.out, {"options": {"release": os.path.abspath(args.source)}, "scans": {}})
     rows = []
     for split, (images, masks) in SEMI_SEG.items():
         folder = args.source / images
@@ -135,14 +134,12 @@ def write_scans(args: argparse.Namespace) -> None:
     cases = args.find(args)
     stop_at_doubled_names(cases)
     recipe = Recipe(args.window, args.keep, args.every, args.crop, args.size)
-    chance = {
-        "test": args.test_fraction,
-        "unlabeled": args.unlabeled_fraction,
-        "seed": args.seed,
-        "file": str(args.split),
+    of_the_split = {name: str(getattr(args, name)) for name in ("test_fraction", "unlabeled_fraction", "seed", "split")}
+    settings = {
+        "options": asdict(recipe) | of_the_split,
+        "splits": split_cases(cases, args),
+        "scans": {case.name: os.path.abspath(case.scan) for case in cases},
     }
-    settings = {"options": {**asdict(recipe), **chance}, "splits": split_cases(cases, args)}
-    settings["scans"] = {case.name: os.path.abspath(case.scan) for case in cases}
     splits = _resume(args.out, settings)["splits"]
     rows = _read_manifest(args.out)
     done = {row["case"] for row in rows}
