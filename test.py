@@ -54,6 +54,7 @@ def predict_and_score(args: argparse.Namespace, cases: list[Case]) -> tuple[Resu
             "tta": args.tta,
             "threshold": args.threshold,
         },
+        reads=args.reads,
     )
     report_images(slices)
     maps = predict(
@@ -85,6 +86,7 @@ def predict_and_score_scans(args: argparse.Namespace, scans: list[Scan]) -> None
         table="scores.csv",
         inputs=[scan.path for scan in scans],
         made_by=made_by,
+        reads=args.reads,
         suffix=".nii.gz",
     )
     options = {"device": args.device, "batchsize": args.batchsize, "num_workers": args.num_workers, "tta": args.tta}
@@ -114,7 +116,7 @@ def score_predictions(args: argparse.Namespace, cases: list[Case]) -> tuple[Resu
         table="scores.csv",
         inputs=[case.truth for case in cases],
         made_by={"predictions": [str(folder) for folder in args.predictions], "threshold": args.threshold},
-        reads=args.predictions,
+        reads=args.reads,
     )
     for row in score_all(models, cases, threshold=args.threshold, empty=args.empty):
         results.add_row(row)

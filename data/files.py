@@ -125,8 +125,8 @@ def read_image(path: Path) -> Image.Image:
 def read_mask(path: Path, *, pseudo: bool = False) -> Image.Image:
     """A mask stored as 0/1, 0/255, palette or RGB(A), as 8-bit class indices: 0, 1 and, in a pseudo mask, IGNORE.
 
-    Black (or fully transparent) is background, the one other colour lesion; in a pseudo mask the gray
-    IGNORED_GRAY is a pixel to ignore. Raises InputError if the file can't be read or has more colours.
+    Black (or fully transparent) is background, the one other colour lesion, which is black where nothing else but
+    transparency is; in a pseudo mask the gray IGNORED_GRAY is a pixel to ignore. Raises InputError if the file can't be read or has more colours.
     """
     colours = _colours(_open(path))
     classes = np.zeros(colours.shape, np.uint8)
@@ -165,7 +165,7 @@ def read_map(path: Path) -> np.ndarray:
         return np.asarray(image.convert("L"))
     *channels, alpha = np.moveaxis(np.asarray(image.convert("RGBA")), -1, 0)
     if all(np.array_equal(channels[0], channel) for channel in channels[1:]):
-        return np.where(alpha > 0, channels[0], 0)
+        return _seen(channels[0], alpha)
     colours = _colours(image)
     if len(np.unique(colours)) > 2 or colours.min() > 0:
         raise FileError(path, "a colour picture, not a map or mask", "give the folder of the masks, not of overlays")
@@ -213,7 +213,14 @@ def _colours(image: Image.Image) -> np.ndarray:
     if image.mode in ("1", "L"):
         return np.asarray(image.convert("L")).astype(np.int64)
     red, green, blue, alpha = np.moveaxis(np.asarray(image.convert("RGBA")).astype(np.int64), -1, 0)
-    return np.where(alpha > 0, (red << 16) + (green << 8) + blue, 0)
+    return _seen((red << 16) + (green << 8) + blue, alpha)
+
+
+def _seen(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Colours with 0 for what is transparent; if all the rest is black, it is what was drawn, and becomes 255."""
+    if not colours[alpha > 0].any() and not alpha.all():
+        return np.where(alpha > 0, 255, 0).astype(colours.dtype)
+    return np.where(alpha > 0, colours, 0)
 
 
 def _names_without(files: Sequence[Path], partners: Sequence[Path]) -> list[str]:

@@ -148,6 +148,14 @@ def test_what_is_read_is_not_deleted(call, data, predicted, tmp_path):
     assert call("test", *flags)[0] == 0 and not (tmp_path / "scores" / "table.tex").exists()
 
 
+def test_truth_and_lungs_in_the_folder_of_results_are_not_deleted(call, data, checkpoint, predicted, tmp_path):
+    """As after correcting a model's masks by hand, where it left them."""
+    flags = ["--data_root", data, "--pretrained_model", checkpoint, "--image_size", 64, "--img_save_folder", predicted]
+    flags += ["--test_img_path", data / "Test-Image"]
+    for flag in ("--test_msk_path", "--lung_mask_path"):
+        refused(call, "test", *flags, flag, predicted, names=[predicted, "to be read"], kept=predicted)
+
+
 def test_means_that_are_compared_are_of_the_same_images(call, data, predicted, tmp_path):
     """Two slices have no lesion; the second model leaves one of them clean, which --empty skip leaves out."""
     lesion = np.eye(64, dtype=np.uint8) * 255
@@ -197,6 +205,7 @@ def test_masks_stored_as_0_and_1_or_in_colour(call, data, tmp_path):
         "gray": lambda mask: mask // 255 * 100,
         "16 bits": lambda mask: mask.astype(np.uint16) // 255 * 257,
         "alpha": lambda mask: np.dstack([np.full_like(mask, 200)] * 3 + [mask]),
+        "black": lambda mask: np.dstack([0 * mask] * 3 + [mask]),
     }
     for name, change in stored.items():
         shutil.copytree(data / "Test-Mask", tmp_path / name)

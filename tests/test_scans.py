@@ -161,6 +161,14 @@ def test_scans_of_one_name_and_flags_of_slices(call, scans, checkpoint, tmp_path
     refused(call, "test", *flags, "--test_msk_path", scans / "DICOM-Mask", names=["--save_type"], kept=tmp_path)
 
 
+def test_a_truth_in_the_folder_of_results_is_not_deleted(call, scans, checkpoint, tmp_path):
+    flags = ["--pretrained_model", checkpoint, "--test_img_path", scans / "DICOM" / "0000", "--image_size", 16]
+    flags += ["--img_save_folder", tmp_path / "out"]
+    assert call("test", *flags)[0] == 0
+    truth = tmp_path / "out" / "0000.nii.gz"
+    refused(call, "test", *flags, "--test_msk_path", truth, names=[truth, "to be read"], kept=tmp_path)
+
+
 def test_a_full_disk_is_told_in_a_line(call, scans, checkpoint, tmp_path, monkeypatch):
     def full(*arguments, **options):
         raise OSError(28, "No space left on device", str(tmp_path / "out" / "mask.nii.gz"))

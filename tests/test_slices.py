@@ -24,8 +24,8 @@ def rgb(colour):
     return Image.fromarray(np.array(colour, np.uint8) * TRUTH[..., None])
 
 
-def drawn_in_alpha():
-    return Image.fromarray(np.dstack([np.full((*TRUTH.shape, 3), 200, np.uint8), 255 * TRUTH]))
+def drawn_in_alpha(gray=200):
+    return Image.fromarray(np.dstack([np.full((*TRUTH.shape, 3), gray, np.uint8), 255 * TRUTH]))
 
 
 MASKS = {
@@ -39,6 +39,7 @@ MASKS = {
     "RGB green": rgb([0, 255, 0]),
     "RGBA": rgb([255, 0, 0]).convert("RGBA"),
     "RGBA, in alpha alone": drawn_in_alpha(),
+    "RGBA, black on transparent": drawn_in_alpha(gray=0),
 }
 
 

@@ -71,7 +71,10 @@ def add_evaluation_options(parser: Parser) -> None:
 
 
 def parse_evaluation_options(parser: Parser) -> argparse.Namespace:
-    """Parse the options of test.py. Fills in folders; None stands for images or truth that are not at hand."""
+    """Parse the options of test.py. Fills in folders; None stands for images or truth that are not at hand.
+
+    Adds ``reads``, all the paths to read from, which no result may replace.
+    """
     args = parser.parse_args()
     default_images, default_truth = args.data_root / "Test-Image", args.data_root / "Test-Mask"
     if args.predictions:
@@ -95,6 +98,8 @@ def parse_evaluation_options(parser: Parser) -> argparse.Namespace:
     if args.test_msk_path is None and (args.save_type == "overlay" or args.table):
         flag = "--save_type overlay" if args.save_type == "overlay" else f"--table {args.table}"
         parser.error(f"{flag}: needs the truth; give --test_msk_path")
+    inputs = [args.test_img_path, args.test_msk_path, args.lung_mask_path, *(args.predictions or [])]
+    args.reads = [path for path in inputs if path]
     if args.img_save_folder is None:
         args.img_save_folder = Path("runs/scores" if args.predictions else "CARes_Unet")
     return complete(args, parser)
