@@ -126,7 +126,8 @@ def read_mask(path: Path, *, pseudo: bool = False) -> Image.Image:
     """A mask stored as 0/1, 0/255, palette or RGB(A), as 8-bit class indices: 0, 1 and, in a pseudo mask, IGNORE.
 
     Black (or fully transparent) is background, the one other colour lesion, which is black where nothing else but
-    transparency is; in a pseudo mask the gray IGNORED_GRAY is a pixel to ignore. Raises InputError if the file can't be read or has more colours.
+    transparency is; in a pseudo mask the gray IGNORED_GRAY is a pixel to ignore. Raises InputError if the file can't
+    be read or has more colours.
     """
     colours = _colours(_open(path))
     classes = np.zeros(colours.shape, np.uint8)
