@@ -72,7 +72,7 @@ def main() -> None:
 
     with_lesion = sum(row["lesion_share"] > 0 for row in masks.rows)
     mean = {name: fmean(row[name] for row in masks.rows) for name in masks.rows[0] if name != "image"}
-    masks.finish({"images": len(masks.rows), "with_lesion": with_lesion, **mean})
+    masks.write_summary({"images": len(masks.rows), "with_lesion": with_lesion, **mean})
     print(f"masks       {len(masks.rows)} in {masks.folder}, {with_lesion} of them with a lesion; {masks.table}")
     print(f"mean        lesion {mean['lesion_share']:.2%}, confidence {mean['mean_confidence']:.3f}, ", end="")
     print(f"kept {mean['kept_share']:.2%} of the pixels")

@@ -13,6 +13,7 @@ from utils.evaluation import Case, Model, find_cases, find_models, leave_out_for
 from utils.evaluation_options import add_evaluation_options, add_prediction_options, parse_evaluation_options
 from utils.evaluation_report import dice_in_words, draw_case, draw_scores, report_scans, report_scores
 from utils.inference import lesion_map, predict
+from utils.metrics import lesion_mask
 from utils.options import add_device_options
 from utils.reporting import report_images
 from utils.results import ResultFolder
@@ -62,7 +63,7 @@ def predict_and_score(args: argparse.Namespace, cases: list[Case]) -> tuple[Resu
     )
     for case, path, probabilities in zip(cases, slices.files, maps, strict=True):
         soft = lesion_map(probabilities)
-        mask = soft > 255 * args.threshold
+        mask = lesion_mask(soft, args.threshold)
         results.save_image(path, mask * np.uint8(255))
         if args.save_prob:
             results.save_image(path, soft, subfolder="prob")
@@ -94,7 +95,7 @@ def predict_and_score_scans(args: argparse.Namespace, scans: list[Scan]) -> None
     for scan, volume, soft, truth in predict_scans(
         network, scans, left_out, window=args.window, image_size=size, **options
     ):
-        mask = soft > 255 * args.threshold
+        mask = lesion_mask(soft, args.threshold)
         write_like(mask.astype(np.uint8), volume.geometry, results.path_of(scan.path))
         if args.save_prob:
             write_like((soft / 255).astype(np.float32), volume.geometry, results.path_of(scan.path, "prob"))
@@ -125,7 +126,7 @@ def score_predictions(args: argparse.Namespace, cases: list[Case]) -> tuple[Resu
         for index, case in enumerate(cases):
             masks = {}
             for model in models:
-                mask = model.read(index, case.size()) > 255 * args.threshold
+                mask = lesion_mask(model.read(index, case.size()), args.threshold)
                 masks[f"{model.name}, Dice {dice_in_words(model.rows[index])}"] = mask
             draw_case(results.path_of(case.truth, "compare"), case, masks)
     return results, models

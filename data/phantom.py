@@ -80,23 +80,18 @@ def main() -> None:
     parser.add_argument("--seed", type=number(int, 0), default=0, metavar="K", help="same seed, same bytes")
     args = parser.parse_args()
 
-    if args.volumes is not None:
-        from data.phantom_volumes import write_volumes
-
-        if args.out.is_dir() and any(args.out.iterdir()):
-            raise InputError(f"{args.out} is not empty: remove it or choose another --out")
-        try:
-            write_volumes(args.out, args.volumes, args.size, args.depth, args.seed)
-        except OSError as problem:
-            raise InputError(f"cannot write the phantom: {problem}") from problem
-        print(f"{args.volumes} scans of {args.depth} slices in {args.out}: COVID-19-20, UESTC, DICOM with DICOM-Mask")
-        return
     counts = {"Train": args.labeled, "Unlabeled": args.unlabeled, "Test": args.test}
     folders = {split: [args.out / name for name in FOLDERS[split]] for split in counts if counts[split]}
-    for folder in chain(*folders.values()):
+    for folder in chain(*folders.values()) if args.volumes is None else [args.out]:
         if folder.is_dir() and any(folder.iterdir()):
             raise InputError(f"{folder} is not empty: remove it or choose another --out")
     try:
+        if args.volumes is not None:
+            from data.phantom_volumes import write_volumes
+
+            write_volumes(args.out, args.volumes, args.size, args.depth, args.seed)
+            print(f"{args.volumes} scans of {args.depth} slices in {args.out}: COVID-19-20, UESTC, DICOM, DICOM-Mask")
+            return
         shares = write(folders, counts, args.size, args.seed)
     except OSError as problem:
         raise InputError(f"cannot write the phantom: {problem}") from problem

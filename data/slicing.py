@@ -35,16 +35,25 @@ def write_case(
     """
     volume = read_scan(scan)
     lesions = read_labels(mask, volume, scan) if mask else None
-    chosen = _choose(scan, volume.slices, lesions, recipe)
+    # Without a mask, --keep lesion keeps what --keep lung does.
+    by_lungs = recipe.keep == "lung" or (recipe.keep == "lesion" and lesions is None)
+    body = find_body(volume.slices) if by_lungs or recipe.crop != "none" else None
+    lungs = find_lungs(volume.slices, body) if by_lungs or recipe.crop == "lungs" else None
+
+    if by_lungs:
+        kept = np.flatnonzero(lungs.mean(axis=(1, 2)) >= LEAST_LUNG_SHARE)
+        if len(kept) == 0:
+            raise FileError(scan, "no lungs found in it", "check its gray levels, or use --keep all")
+    else:
+        kept = np.arange(len(volume.slices)) if recipe.keep == "all" else np.flatnonzero(lesions.any(axis=(1, 2)))
     rows_kept, columns_kept = slice(None), slice(None)
     if recipe.crop != "none":
-        body = find_body(volume.slices)
-        rows_kept, columns_kept = box(body if recipe.crop == "body" else find_lungs(volume.slices, body))
+        rows_kept, columns_kept = box(body if recipe.crop == "body" else lungs)
 
     folders = [out / folder for folder in FOLDERS[split]]
     rows = []
     try:
-        for index in chosen:
+        for index in map(int, kept[:: recipe.every]):
             gray = recipe.window.to_gray(volume.slices[index, rows_kept, columns_kept])
             pictures = [_resized(Image.fromarray(gray), recipe.size, Image.LANCZOS)]
             pixels = ""
@@ -77,19 +86,6 @@ def write_case(
 def save(picture: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)
-
-
-def _choose(scan: Path, hu: np.ndarray, lesions: np.ndarray | None, recipe: Recipe) -> list[int]:
-    """The slices that --keep and --every leave; without a mask, --keep lesion keeps what --keep lung does."""
-    if recipe.keep == "all":
-        kept = np.arange(len(hu))
-    elif recipe.keep == "lesion" and lesions is not None:
-        kept = np.flatnonzero(lesions.any(axis=(1, 2)))
-    else:
-        kept = np.flatnonzero(find_lungs(hu, find_body(hu)).mean(axis=(1, 2)) >= LEAST_LUNG_SHARE)
-        if len(kept) == 0:
-            raise FileError(scan, "no lungs found in it", "check its gray levels, or use --keep all")
-    return [int(index) for index in kept[:: recipe.every]]
 
 
 def _resized(picture: Image.Image, size: int | None, resample: Image.Resampling) -> Image.Image:

@@ -49,6 +49,15 @@ def refused(call, script, *arguments, names, kept):
     assert contents(kept) == before
 
 
+def writing_to(out, script, trained):
+    """The flags with which a script writes its results to ``out``."""
+    return {
+        "supervised_train": [*TINY, "--save_folder", out],
+        "fake_labels_generator": ["--model_path", trained / "best.pth", "--Mask-dir", out],
+        "test": ["--pretrained_model", trained / "best.pth", "--img_save_folder", out],
+    }[script]
+
+
 def empty(folder):
     for file in folder.iterdir():
         file.unlink()
@@ -233,11 +242,7 @@ def test_wrong_flags(call, data, tmp_path, script, flags, names):
 def test_unwritable_output_folder(call, data, trained, tmp_path, script):
     (tmp_path / "file").write_text("in the way")
     out = tmp_path / "file" / "out"
-    flags = {
-        "supervised_train": [*TINY, "--save_folder", out],
-        "fake_labels_generator": ["--model_path", trained / "best.pth", "--Mask-dir", out],
-        "test": ["--pretrained_model", trained / "best.pth", "--img_save_folder", out],
-    }[script]
+    flags = writing_to(out, script, trained)
     refused(call, script, "--data_root", data, *flags, names=[out, "can't write"], kept=tmp_path)
 
 
@@ -261,11 +266,7 @@ def test_files_of_the_user_are_not_touched(call, data, trained, tmp_path, script
     out = tmp_path / "out"
     (out / present).parent.mkdir(parents=True)
     (out / present).write_text("mine")
-    flags = {
-        "supervised_train": [*TINY, "--save_folder", out],
-        "fake_labels_generator": ["--model_path", trained / "best.pth", "--Mask-dir", out],
-        "test": ["--pretrained_model", trained / "best.pth", "--img_save_folder", out],
-    }[script]
+    flags = writing_to(out, script, trained)
     refused(call, script, "--data_root", data, *flags, names=[out, "name another folder"], kept=tmp_path)
 
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from data.errors import FileError
 from data.files import list_slices, pair_by_stem, read_all, read_image, read_lungs, read_map, read_mask
-from utils.metrics import SCORES, evaluate, follows_empty_rule
+from utils.metrics import SCORES, evaluate, follows_empty_rule, lesion_mask
 
 
 @dataclass
@@ -136,7 +136,7 @@ def score(case: Case, soft: np.ndarray, *, threshold: float, empty: str) -> dict
     Burden is the share of lesion pixels in the slice and, with a lung mask, in the lungs; of the prediction,
     and of the truth (``true_``).
     """
-    masks = {"": soft > 255 * threshold}
+    masks = {"": lesion_mask(soft, threshold)}
     if case.truth:
         masks["true_"] = case.read_truth()
     row = {"image": case.name}

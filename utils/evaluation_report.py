@@ -9,10 +9,10 @@ from tqdm import tqdm
 
 from data.files import read_image
 from utils.evaluation import Case, Model
-from utils.metrics import THRESHOLD_MEAN
+from utils.metrics import THRESHOLD_MEAN, lesion_mask
 from utils.pictures import ERROR_COLOURS, OVERLAY, Panel, draw_boxplot, draw_sheet, error_panel
 from utils.results import ResultFolder
-from utils.tables import compare_paired, publication_table, summarise, summarise_scores, text_table
+from utils.tables import aligned, compare_paired, publication_table, summarise, summarise_scores, text_table
 
 ROWS_A_PAGE = 8
 EXTREME_CASES = 4  # of the worst and of the best
@@ -39,7 +39,9 @@ def report_scores(
         print(f"{'burden':<11} {model.name}: {shares}; mean (std)")
     if "dice" not in rows[0]:
         print(f"{'scores':<11} none: no truth was given")
-        results.finish({"images": len(rows), "models": {name: {"burden": found} for name, found in burden.items()}})
+        results.write_summary(
+            {"images": len(rows), "models": {name: {"burden": found} for name, found in burden.items()}}
+        )
         return
 
     touched = sum(row["empty_rule"] for row in rows)
@@ -66,7 +68,7 @@ def report_scores(
             publication.append(publication_table(summaries, table, caption=caption))
     _print_tables(summary)
     summary["comparisons"] = _compare(models)
-    results.finish(summary)
+    results.write_summary(summary)
     if publication:
         path = results.folder / {"markdown": "table.md", "latex": "table.tex"}[table]
         path.write_text("\n\n".join(publication) + "\n")
@@ -85,10 +87,8 @@ def report_scans(results: ResultFolder) -> None:
     lines += [[row["image"], *(f"{row[name]:.4g}" for name in columns)] for row in rows]
     means = (summary[name] for name in columns)
     lines.append(["mean (std)", *("-" if m["mean"] is None else f"{m['mean']:.3f} ({m['std']:.3f})" for m in means)])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    for line in lines:
-        print("  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]))
-    results.finish({"scans": len(rows), **summary})
+    print(aligned(lines))
+    results.write_summary({"scans": len(rows), **summary})
 
 
 def dice_in_words(row: dict) -> str:
@@ -144,7 +144,7 @@ def _error_row(case: Case, note: str, models: Sequence[Model], index: int, thres
     else:
         row = [Panel(np.zeros(truth.shape), truth, name)]
     for model in models:
-        mask = model.read(index, case.size()) > 255 * threshold
+        mask = lesion_mask(model.read(index, case.size()), threshold)
         row.append(error_panel(mask, truth, f"Dice {dice_in_words(model.rows[index])}"))
     return row
 

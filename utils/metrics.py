@@ -33,6 +33,11 @@ def scores(prediction: Tensor, truth: Tensor) -> dict[str, float]:
     return {name: found[name] for name in ("dice", "sensitivity", "specificity")}
 
 
+def lesion_mask(soft: np.ndarray, threshold: float) -> np.ndarray:
+    """Where a map of lesion probability, uint8 with 255 for certainty, is above ``threshold`` in [0, 1); bool."""
+    return soft > 255 * threshold
+
+
 def evaluate(soft: np.ndarray, truth: np.ndarray, *, threshold: float = 0.5, empty: str = "one") -> dict[str, float]:
     """All SCORES of one slice by the fixed protocol, then, each name with ``tm_`` before it, by threshold mean.
 
@@ -40,7 +45,7 @@ def evaluate(soft: np.ndarray, truth: np.ndarray, *, threshold: float = 0.5, emp
     ``threshold``, in [0, 1), are lesion. Distances are in pixels and of the fixed protocol alone. A score that
     ``empty`` = skip leaves out is NaN.
     """
-    mask = soft > 255 * threshold
+    mask = lesion_mask(soft, threshold)
     fixed = ratios(mask, truth, undefined=EMPTY_RULES[empty])
     fixed |= _saliency(mask * np.uint8(255), truth) | _distances(mask, truth, empty)
     over_thresholds = _ratios_over_thresholds(soft, truth) | _saliency(soft, truth)

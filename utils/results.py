@@ -87,7 +87,7 @@ class ResultFolder:
             for file in [file for name in self.SUBFOLDERS for file in (folder / name).glob("*")]:
                 if file.name in names or self.PICTURES.fullmatch(file.name):
                     file.unlink()
-        self._write_summary({})
+        self.write_summary({})
         self.table.write_text("")
 
     def add_row(self, row: dict) -> None:
@@ -104,11 +104,8 @@ class ResultFolder:
         """Save the mask or map, uint8 ``(H, W)``, of the slice ``path``."""
         Image.fromarray(pixels).save(self.path_of(path, subfolder))
 
-    def finish(self, summary: dict) -> None:
-        """Add what was found over all images to ``summary.json``."""
-        self._write_summary(summary)
-
-    def _write_summary(self, summary: dict) -> None:
+    def write_summary(self, summary: dict) -> None:
+        """Write ``summary.json``: the origin, and what was found over all images."""
         (self.folder / "summary.json").write_text(json.dumps(self._origin | summary, indent=2) + "\n")
 
     def _stop_unless_from_the_same_inputs(self) -> None:

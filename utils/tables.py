@@ -81,7 +81,12 @@ def text_table(columns: dict[str, dict[str, dict]]) -> str:
         [LABELS[name], *(_long_cell(name, found[name], images) if name in found else "" for found in columns.values())]
         for name in names
     ]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return aligned(lines)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells as text, the first column to the left, the others to the right."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
         for line in lines
