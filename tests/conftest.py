@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data.command_line import run
+from data.phantom_volumes import ORIENTATIONS, draw_volume, write_volumes
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
@@ -27,6 +29,23 @@ def phantom(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("phantom") / "data"
     call_as_process("-m", "data.phantom", "--out", folder, "--labeled", 10, "--unlabeled", 8, "--test", 4, "--size", 64)
     return folder
+
+
+SIZE, DEPTH, SEED = 48, 6, 1  # of the phantom scans: pixels a side, slices, seed
+
+
+@pytest.fixture(scope="session")
+def scans(tmp_path_factory) -> Path:
+    """Phantom scans that no test may change, one in each of ORIENTATIONS."""
+    out = tmp_path_factory.mktemp("scans")
+    write_volumes(out, len(ORIENTATIONS), SIZE, DEPTH, SEED)
+    return out
+
+
+def drawn(index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hounsfield units, float32 as ``read_scan`` gives them, and lesions of one of ``scans``, as they were drawn."""
+    hu, lesions = draw_volume(np.random.default_rng([SEED, 3, index]), SIZE, DEPTH)
+    return hu.astype(np.float32), lesions
 
 
 def call_as_process(*arguments) -> subprocess.CompletedProcess:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import SHARED
+from conftest import DEPTH, SHARED, SIZE, drawn
 from PIL import Image
 from test_bad_input import contents
 
@@ -21,19 +21,12 @@ from data.command_line import run
 from data.errors import FileError
 from data.files import cases_of, pair_by_stem, split_pairs
 from data.lungs import box, find_body, find_lungs
-from data.phantom_volumes import draw_volume, write_volumes
+from data.phantom_volumes import ORIENTATIONS, draw_volume
 from data.sources import Case, find_covid_19_20, split_cases
 from data.volumes import read_scan, write_like
 from data.window import LUNG, Window
 
-SIZE, DEPTH, SEED, COUNT = 48, 6, 2, 5
-
-
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory):
-    out = tmp_path_factory.mktemp("scans")
-    write_volumes(out, COUNT, SIZE, DEPTH, SEED)
-    return out
+COUNT = len(ORIENTATIONS)
 
 
 @pytest.fixture
@@ -56,11 +49,6 @@ def prepared(monkeypatch, capsys, tmp_path):
 
 def manifest(out):
     return list(csv.DictReader((out / "manifest.csv").open()))
-
-
-def drawn(index):
-    hu, lesions = draw_volume(np.random.default_rng([SEED, 3, index]), SIZE, DEPTH)
-    return hu.astype(np.float32), lesions
 
 
 def test_slices_and_masks_are_those_of_the_scans(scans, prepared, tmp_path):

@@ -8,23 +8,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from conftest import SHARED
+from conftest import SHARED, drawn
 from test_bad_input import refused
 
-from data.phantom_volumes import ORIENTATIONS, draw_volume, write_volumes
+from data.phantom_volumes import ORIENTATIONS
 from data.volumes import Geometry
 from models import build_model
 from utils import scans as scans_module
 from utils.scans import burden, find_scans, score_scan
-
-SIZE, DEPTH, SEED = 48, 6, 4
-
-
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory):
-    out = tmp_path_factory.mktemp("scans")
-    write_volumes(out, len(ORIENTATIONS), SIZE, DEPTH, SEED)
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +32,7 @@ def perfect_network(monkeypatch):
 
     def predict(network, slices, **options):
         for index in range(len(ORIENTATIONS)):
-            hu, lesions = draw_volume(np.random.default_rng([SEED, 3, index]), SIZE, DEPTH)
+            hu, lesions = drawn(index)
             if np.array_equal(slices.hu, hu):
                 break
         for mask in lesions:

@@ -6,27 +6,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import SHARED
+from conftest import DEPTH, SHARED, SIZE, drawn
 
 from data.errors import FileError
 from data.files import case_of
-from data.phantom_volumes import ORIENTATIONS, draw_volume, geometry, write_volumes
+from data.phantom_volumes import ORIENTATIONS, draw_volume, geometry
 from data.volumes import Geometry, is_volume, read_labels, read_scan, write_like
 from data.window import LUNG, Window, window
-
-SIZE, DEPTH, SEED = 48, 8, 1
-
-
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory):
-    """A phantom scan in each of ORIENTATIONS."""
-    out = tmp_path_factory.mktemp("scans")
-    write_volumes(out, len(ORIENTATIONS), SIZE, DEPTH, SEED)
-    return out
-
-
-def drawn(index):
-    return draw_volume(np.random.default_rng([SEED, 3, index]), SIZE, DEPTH)
 
 
 @pytest.mark.parametrize("index", range(len(ORIENTATIONS)), ids=ORIENTATIONS)
@@ -141,7 +127,7 @@ def test_files_that_are_no_scan(scans, tmp_path):
 def test_masks_of_other_scans(scans, tmp_path):
     path = scans / "COVID-19-20" / "volume-covid19-A-0000_ct.nii.gz"
     scan = read_scan(path)
-    with pytest.raises(FileError, match=r"small\.nii\.gz: not of the shape .*5x4x3 and 48x48x8"):
+    with pytest.raises(FileError, match=r"small\.nii\.gz: not of the shape .*5x4x3 and 48x48x6"):
         read_labels(image(np.zeros((3, 4, 5), np.uint8), tmp_path / "small.nii.gz"), scan, path)
     for name, change in {
         "origin": lambda mask: mask.SetOrigin(np.add(mask.GetOrigin(), (0, 0, 1))),
