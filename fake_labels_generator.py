@@ -14,7 +14,7 @@ from data.files import IGNORED_GRAY, list_slices
 from data.slices import UnlabeledSlices
 from data.volumes import write_like
 from utils.checkpoint import load_model
-from utils.evaluation_options import add_prediction_options
+from utils.evaluation_options import add_prediction_options, prediction_options
 from utils.evaluation_report import report_scans
 from utils.inference import predict
 from utils.options import add_device_options, parse_options
@@ -54,10 +54,15 @@ def main() -> None:
         args.mask_dir,
         table="pseudo_labels.csv",
         inputs=slices.files,
-        made_by={"checkpoint": str(args.model_path), "image_size": size, "confidence": args.confidence},
+        made_by={
+            "checkpoint": str(args.model_path),
+            "image_size": size,
+            "tta": args.tta,
+            "confidence": args.confidence,
+        },
     )
     report_images(slices)
-    maps = predict(model, slices, device=args.device, batchsize=args.batchsize, num_workers=args.num_workers)
+    maps = predict(model, slices, **prediction_options(args))
     for path, probabilities in zip(slices.files, maps, strict=True):
         confidence, label = probabilities.max(dim=0)
         kept = confidence >= args.confidence
@@ -86,7 +91,7 @@ def label_scans(model: nn.Module, scans: list[Scan], size: int, args: argparse.N
     """Label whole scans, each mask a volume in the space of its scan."""
     if args.confidence:
         raise InputError("--confidence: is for slices; make some of the scans with python -m data.prepare volumes")
-    made_by = {"checkpoint": str(args.model_path), "image_size": size, "window": args.window}
+    made_by = {"checkpoint": str(args.model_path), "image_size": size, "tta": args.tta, "window": args.window}
     masks = ResultFolder(
         args.mask_dir,
         table="pseudo_labels.csv",
@@ -94,9 +99,9 @@ def label_scans(model: nn.Module, scans: list[Scan], size: int, args: argparse.N
         made_by=made_by,
         suffix=".nii.gz",
     )
-    options = {"device": args.device, "batchsize": args.batchsize, "num_workers": args.num_workers}
     left_out = []
-    for scan, volume, soft, _ in predict_scans(model, scans, left_out, window=args.window, image_size=size, **options):
+    predicted = predict_scans(model, scans, left_out, window=args.window, image_size=size, **prediction_options(args))
+    for scan, volume, soft, _ in predicted:
         mask = soft > 127
         write_like(mask.astype(np.uint8), volume.geometry, masks.path_of(scan.path))
         confidence = np.maximum(soft, 255 - soft).mean() / 255

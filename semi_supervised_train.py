@@ -7,13 +7,13 @@ from data.command_line import Parser, run
 from data.files import pair_by_stem
 from data.sampling import HalfAndHalf
 from data.slices import LesionSlices
-from data.transforms import augmentation
 from utils.options import (
     add_device_options,
     add_labeled_data_options,
     add_pseudo_labeled_data_options,
     add_training_options,
     labeled_pairs,
+    loader_options,
     parse_training_options,
 )
 from utils.reporting import report_pairs
@@ -33,9 +33,8 @@ def main() -> None:
 
     train_pairs, val_pairs = labeled_pairs(args)
     pseudo_pairs = pair_by_stem(args.semi_img_path, args.semi_msk_path)
-    transform = augmentation() if args.data_augmentation else None
-    labeled = LesionSlices(train_pairs, size=args.image_size, transform=transform, cache_gb=args.cache_gb)
-    pseudo = LesionSlices(pseudo_pairs, size=args.image_size, transform=transform, cache_gb=args.cache_gb, pseudo=True)
+    labeled = LesionSlices(train_pairs, size=args.image_size, cache_gb=args.cache_gb)
+    pseudo = LesionSlices(pseudo_pairs, size=args.image_size, cache_gb=args.cache_gb, pseudo=True)
     validation = LesionSlices(val_pairs, size=args.image_size, cache_gb=args.cache_gb) if val_pairs else None
     report_pairs("labeled", labeled)
     report_pairs("pseudo", pseudo)
@@ -44,7 +43,7 @@ def main() -> None:
     batches = DataLoader(
         ConcatDataset([labeled, pseudo]),
         batch_sampler=HalfAndHalf(len(labeled), len(pseudo), args.batchsize),
-        num_workers=args.num_workers,
+        **loader_options(args, labeled, pseudo),
     )
     fit(initial_model(args), batches, validation, args)
 

@@ -5,12 +5,12 @@ from torch.utils.data import DataLoader
 
 from data.command_line import Parser, run
 from data.slices import LesionSlices
-from data.transforms import augmentation
 from utils.options import (
     add_device_options,
     add_labeled_data_options,
     add_training_options,
     labeled_pairs,
+    loader_options,
     parse_training_options,
 )
 from utils.reporting import report_pairs
@@ -26,13 +26,14 @@ def main() -> None:
     torch.manual_seed(args.seed)
 
     train_pairs, val_pairs = labeled_pairs(args)
-    transform = augmentation() if args.data_augmentation else None
-    labeled = LesionSlices(train_pairs, size=args.image_size, transform=transform, cache_gb=args.cache_gb)
+    labeled = LesionSlices(train_pairs, size=args.image_size, cache_gb=args.cache_gb)
     validation = LesionSlices(val_pairs, size=args.image_size, cache_gb=args.cache_gb) if val_pairs else None
     report_pairs("labeled", labeled)
     report_pairs("validation", validation)
 
-    batches = DataLoader(labeled, batch_size=args.batchsize, shuffle=True, drop_last=True, num_workers=args.num_workers)
+    batches = DataLoader(
+        labeled, batch_size=args.batchsize, shuffle=True, drop_last=True, **loader_options(args, labeled)
+    )
     fit(initial_model(args), batches, validation, args)
 
 

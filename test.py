@@ -10,7 +10,12 @@ from data.slices import UnlabeledSlices
 from data.volumes import write_like
 from utils.checkpoint import load_model
 from utils.evaluation import Case, Model, find_cases, find_models, leave_out_for_all, score, score_all
-from utils.evaluation_options import add_evaluation_options, add_prediction_options, parse_evaluation_options
+from utils.evaluation_options import (
+    add_evaluation_options,
+    add_prediction_options,
+    parse_evaluation_options,
+    prediction_options,
+)
 from utils.evaluation_report import dice_in_words, draw_case, draw_scores, report_scans, report_scores
 from utils.inference import lesion_map, predict
 from utils.metrics import lesion_mask
@@ -58,9 +63,7 @@ def predict_and_score(args: argparse.Namespace, cases: list[Case]) -> tuple[Resu
         reads=args.reads,
     )
     report_images(slices)
-    maps = predict(
-        network, slices, device=args.device, batchsize=args.batchsize, num_workers=args.num_workers, tta=args.tta
-    )
+    maps = predict(network, slices, **prediction_options(args))
     for case, path, probabilities in zip(cases, slices.files, maps, strict=True):
         soft = lesion_map(probabilities)
         mask = lesion_mask(soft, args.threshold)
@@ -90,10 +93,9 @@ def predict_and_score_scans(args: argparse.Namespace, scans: list[Scan]) -> None
         reads=args.reads,
         suffix=".nii.gz",
     )
-    options = {"device": args.device, "batchsize": args.batchsize, "num_workers": args.num_workers, "tta": args.tta}
     left_out = []
     for scan, volume, soft, truth in predict_scans(
-        network, scans, left_out, window=args.window, image_size=size, **options
+        network, scans, left_out, window=args.window, image_size=size, **prediction_options(args)
     ):
         mask = lesion_mask(soft, args.threshold)
         write_like(mask.astype(np.uint8), volume.geometry, results.path_of(scan.path))

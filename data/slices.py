@@ -1,6 +1,6 @@
 """The data sets: slices with lesion masks, slices without, and the slices of a scan."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision import tv_tensors
 
 from data.files import IGNORE, Pair, read_all, read_image, read_pair
 from data.window import Window
@@ -24,14 +23,14 @@ class _DecodedSlices(Dataset):
 
     def __init__(self, files: Sequence, *, size: int, cache_gb: float) -> None:
         self.files, self.size = list(files), size
-        keep = len(self.files) * self.planes * size**2 <= cache_gb * 1e9
+        self.kept = len(self.files) * self.planes * size**2 <= cache_gb * 1e9
 
         def look(file) -> tuple[Tensor | None, Tensor]:
             decoded = self._decode(file)
-            return decoded if keep else None, torch.stack([p.flatten().bincount(minlength=256) for p in decoded])
+            return decoded if self.kept else None, torch.stack([p.flatten().bincount(minlength=256) for p in decoded])
 
         decoded, histograms = zip(*read_all(look, self.files), strict=True)
-        self._cache = decoded if keep else None
+        self._cache = decoded if self.kept else None
         self.histogram = sum(histograms)  # int64 (planes, 256): pixels of each value, all slices together
 
     def _decode(self, file) -> Tensor:
@@ -52,7 +51,7 @@ class LesionSlices(_DecodedSlices):
     """Slices with their lesion masks, at one size; ``files`` are pairs of paths.
 
     An item is an image, float32 ``(1, size, size)`` in [0, 1], and a mask, int64 ``(size, size)`` in
-    {0, 1, 255 = ignore}, after the joint ``transform``. All files are read once, at the start; what fits in
+    {0, 1, 255 = ignore}. All files are read once, at the start; what fits in
     ``cache_gb`` gigabytes is kept decoded (2 bytes a pixel), a larger set is decoded anew at every access.
     ``pseudo`` admits masks with ignored pixels. Raises InputError that names every file that can't be used.
     """
@@ -64,11 +63,10 @@ class LesionSlices(_DecodedSlices):
         files: Sequence[Pair],
         *,
         size: int,
-        transform: Callable | None = None,
         cache_gb: float = 4.0,
         pseudo: bool = False,
     ) -> None:
-        self.transform, self.pseudo = transform, pseudo
+        self.pseudo = pseudo
         super().__init__(files, size=size, cache_gb=cache_gb)
 
     def _decode(self, file: Pair) -> Tensor:
@@ -77,10 +75,7 @@ class LesionSlices(_DecodedSlices):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, mask = self._decoded(index)
-        image, mask = tv_tensors.Image(image[None].float() / 255), tv_tensors.Mask(mask)
-        if self.transform is not None:
-            image, mask = self.transform(image, mask)
-        return image.as_subclass(Tensor), mask.as_subclass(Tensor).long()
+        return image[None].float() / 255, mask.long()
 
     def lesion_share(self) -> float:
         """Lesion pixels over all pixels that are not ignored."""

@@ -1,5 +1,6 @@
 """The networks, by name."""
 
+import torch
 from torch import nn
 
 from models.cares_unet import CAResUNet
@@ -8,10 +9,10 @@ MODELS = {"cares_unet": CAResUNet}
 
 
 def build_model(name: str, **arguments) -> nn.Module:
-    """The network called ``name`` in ``MODELS``, which maps slices to logits.
+    """The network called ``name`` in ``MODELS``, which maps slices to logits, channels last in memory.
 
     Its attribute ``config`` holds what this function was given, so that a checkpoint can rebuild it.
     """
-    model = MODELS[name](**arguments)
+    model = MODELS[name](**arguments).to(memory_format=torch.channels_last)
     model.config = {"name": name, **arguments}
     return model

@@ -1,8 +1,13 @@
 """The two building blocks of CARes-UNet: conv-BN-ReLU and the residual block."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.checkpoint import checkpoint
 
 
 class ConvBNReLU(nn.Sequential):
@@ -18,6 +23,9 @@ class ConvBNReLU(nn.Sequential):
             )
         )
 
+    def fold(self) -> None:
+        self.conv, self.bn = fuse_conv_bn_eval(self.conv, self.bn), nn.Identity()
+
 
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with an identity shortcut: ``(N, C, H, W) -> (N, C, H, W)``."""
@@ -32,9 +40,17 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.relu(x + self.bn2(self.conv2(self.conv1(x))))
 
+    def fold(self) -> None:
+        self.conv2, self.bn2 = fuse_conv_bn_eval(self.conv2, self.bn2), nn.Identity()
+
 
 class ResidualStage(nn.Sequential):
-    """conv-BN-ReLU, then a residual block; one step of the encoder or decoder, or (stride 2) a downsampling."""
+    """conv-BN-ReLU, then a residual block; one step of the encoder or decoder, or (stride 2) a downsampling.
+
+    While it is ``checkpointed``, training keeps its input alone and computes the rest again for the backward pass.
+    """
+
+    checkpointed = False
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
         super().__init__(
@@ -43,3 +59,30 @@ class ResidualStage(nn.Sequential):
                 residual=ResidualBlock(out_channels),
             )
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.checkpointed and torch.is_grad_enabled()):
+            return super().forward(x)
+        contexts = lambda: (nullcontext(), self._statistics_at_rest())  # noqa: E731
+        return checkpoint(super().forward, x, use_reentrant=False, context_fn=contexts)
+
+    @contextmanager
+    def _statistics_at_rest(self) -> Iterator[None]:
+        """The second forward pass of a step must not move the running statistics once more."""
+        norms = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+        before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        try:
+            yield
+        finally:
+            for norm, (momentum, batches) in zip(norms, before, strict=True):
+                norm.momentum, norm.num_batches_tracked = momentum, batches
+
+
+def fold_batch_norm(model: nn.Module) -> nn.Module:
+    """Put the batch norms of a network in eval mode into the convolutions before them; it can't train afterwards."""
+    for module in model.modules():
+        if isinstance(module, ConvBNReLU | ResidualBlock):
+            module.fold()
+    return model

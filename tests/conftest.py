@@ -1,12 +1,17 @@
 """What several tests need: the reference answers, a tiny phantom data set, and calls of the scripts."""
 
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # its kernels then run on the CPU
 
 from data.command_line import run
 from data.phantom_volumes import ORIENTATIONS, draw_volume, write_volumes

@@ -1,9 +1,12 @@
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from models import build_model
-from models.carafe import CARAFE, reassemble
+from models import build_model, reassembly
+from models.carafe import CARAFE
+from models.reassembly import reassemble
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (33, 50), (70, 17)])
@@ -27,21 +30,47 @@ def test_published_size():
     assert round(parameters / 1e6, 1) == 54.4  # 56.5 M published, of which 2.1 M are on no path
 
 
-def unfolded(x, kernels):
-    """CARAFE's definition, by way of the 25-fold copy that the implementation avoids."""
+def unfolded(x, logits, scale):
+    """CARAFE's definition, by way of the copy for every tap that the implementation avoids."""
     n, c, h, w = x.shape
-    taps, subpixels = kernels.shape[1:3]
-    windows = F.unfold(x, round(taps**0.5), padding=round(taps**0.5) // 2).view(n, c, taps, 1, h, w)
+    kernels = logits.unflatten(1, (-1, scale**2)).softmax(dim=1)
+    size = round(kernels.shape[1] ** 0.5)
+    windows = F.unfold(x, size, padding=size // 2).view(n, c, size**2, 1, h, w)
     summed = (windows * kernels[:, None]).sum(dim=2)
-    return F.pixel_shuffle(summed.reshape(n, c * subpixels, h, w), round(subpixels**0.5))
+    return F.pixel_shuffle(summed.flatten(1, 2), scale)
 
 
 @pytest.mark.parametrize(("kernel_size", "scale"), [(5, 2), (3, 2), (3, 3)])
-def test_reassembly_against_its_definition(kernel_size, scale):
-    x = torch.randn(2, 2, 4, 3, dtype=torch.double, requires_grad=True)
-    kernels = torch.randn(2, kernel_size**2, scale**2, 4, 3, dtype=torch.double, requires_grad=True)
-    assert torch.allclose(reassemble(x, kernels), unfolded(x, kernels))
-    assert torch.autograd.gradcheck(reassemble, (x, kernels))
+@pytest.mark.parametrize("strip_bytes", [1, 600, 1 << 20])  # a row, some rows, all rows at a time
+def test_reassembly_against_its_definition(kernel_size, scale, strip_bytes, monkeypatch):
+    monkeypatch.setattr(reassembly, "STRIP_BYTES", strip_bytes * kernel_size**2)
+    x = torch.randn(2, 3, 5, 4, dtype=torch.double, requires_grad=True)
+    logits = torch.randn(2, kernel_size**2 * scale**2, 5, 4, dtype=torch.double, requires_grad=True)
+    assert torch.allclose(reassemble(x, logits, scale=scale), unfolded(x, logits, scale))
+    assert torch.autograd.gradcheck(partial(reassemble, scale=scale), (x, logits))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_reassembly_as_an_operation(layout):
+    """Schema, shapes and strides without data, gradients: what ``torch.compile`` relies on."""
+    x = torch.randn(2, 3, 5, 4).contiguous(memory_format=layout).requires_grad_()
+    logits = torch.randn(2, 100, 5, 4).contiguous(memory_format=layout).requires_grad_()
+    torch.library.opcheck(torch.ops.cares_unet.reassemble.default, (x, logits, 2))
+
+
+def test_compiled_in_one_graph():
+    torch.manual_seed(0)
+    model = build_model("cares_unet", base_channels=2)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    image = torch.rand(2, 1, 32, 32)
+    answers = []
+    for network in (model, compiled):
+        model.zero_grad()
+        logits = network(image)
+        logits.square().mean().backward()
+        answers.append([logits.detach(), *(p.grad for p in model.parameters())])
+    for eager, fast in zip(*answers, strict=True):
+        assert torch.allclose(eager, fast, rtol=1e-4, atol=1e-6)
 
 
 def test_carafe_keeps_no_unfolded_copy():
@@ -54,13 +83,20 @@ def test_carafe_keeps_no_unfolded_copy():
     x = torch.rand(1, 32, 24, 24, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         carafe(x)
-    # Unfolding would keep 25 x 32 channels; the largest tensor of ours holds the 100 kernel weights of a pixel.
+    # Unfolding would keep 25 x 32 channels; the largest tensor of ours holds the 100 logits of a pixel.
     assert max(kept.values()) < 101 * 24 * 24
 
 
-def test_carafe_under_autocast():
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_carafe_under_autocast(precision):
     carafe, x = CARAFE(8, 4), torch.rand(1, 8, 10, 12)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", precision):
         half = carafe(x)
+    assert half.dtype == precision
     half.sum().backward()
+    exact = CARAFE(8, 4)
+    exact.load_state_dict(carafe.state_dict())
+    exact(x).sum().backward()
     assert torch.allclose(half.float(), carafe(x), atol=0.02)
+    for ours, theirs in zip(carafe.parameters(), exact.parameters(), strict=True):
+        assert torch.allclose(ours.grad, theirs.grad, atol=0.02 * theirs.grad.abs().max() + 0.02)

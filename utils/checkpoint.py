@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from data.errors import InputError
 from models import build_model
+from models.blocks import fold_batch_norm
 
 FORMAT = "cares-unet-1"
 FIELDS = {"format", "model", "preprocessing", "weights", "epoch", "best_score", "run"}
@@ -96,13 +97,15 @@ def read_checkpoint(path: Path) -> dict:
 
 
 def load_model(path: Path | str) -> tuple[nn.Module, dict]:
-    """The network of a checkpoint, rebuilt from the file alone and in eval mode, and its preprocessing.
+    """The network of a checkpoint, rebuilt from the file alone, and its preprocessing.
+
+    The network is for prediction only: in eval mode, its batch norms folded into the convolutions before them.
 
     Takes all that ``read_checkpoint`` does; the preprocessing is ``{"image_size": int}``, the side to which
     slices were resized. Raises InputError as it does, and if weights are missing or of another shape.
     """
     content = read_checkpoint(Path(path))
-    return rebuild(content, path).eval(), content["preprocessing"]
+    return fold_batch_norm(rebuild(content, path).eval()), content["preprocessing"]
 
 
 def rebuild(content: dict, path: Path | str) -> nn.Module:

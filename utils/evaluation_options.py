@@ -7,6 +7,7 @@ from data.command_line import Parser, number
 from data.window import window
 from utils.metrics import EMPTY_RULES
 from utils.options import complete
+from utils.precision import choose_precision
 
 
 def add_prediction_options(parser: Parser) -> None:
@@ -15,9 +16,21 @@ def add_prediction_options(parser: Parser) -> None:
         "--image_size", type=number(int, 16, 4096), help="side to resize to; default: as the checkpoint says"
     )
     group.add_argument("--batchsize", type=number(int, 1), default=8, help="slices at a time")
+    group.add_argument("--tta", action="store_true", help="predict eight flips and turns of each slice, and average")
     group.add_argument(
         "--window", type=window, default="lung", help="of scans: lung, which is -650,1500, or LEVEL,WIDTH in HU"
     )
+
+
+def prediction_options(args: argparse.Namespace) -> dict:
+    """What ``utils.inference.predict`` takes from the command line."""
+    return {
+        "device": args.device,
+        "batchsize": args.batchsize,
+        "precision": choose_precision(args),
+        "num_workers": args.num_workers or 0,
+        "tta": args.tta,
+    }
 
 
 def add_evaluation_options(parser: Parser) -> None:
@@ -51,7 +64,6 @@ def add_evaluation_options(parser: Parser) -> None:
         default="one",
         help="what a score of 0/0 counts as, such as the Dice of a rightly empty mask; a missed lesion is never empty",
     )
-    group.add_argument("--tta", action="store_true", help="predict eight flips and turns of each slice, and average")
     group = parser.add_argument_group("results")
     group.add_argument(
         "--img_save_folder",

@@ -1,6 +1,8 @@
 """From a network and slices of any size to probability maps at the slices' own sizes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,15 +12,18 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data.slices import ScanSlices, UnlabeledSlices
+from utils.precision import autocast
+
+T = TypeVar("T")
 
 
-@torch.inference_mode()
 def predict(
     model: nn.Module,
     slices: UnlabeledSlices | ScanSlices,
     *,
     device: torch.device,
     batchsize: int = 8,
+    precision: str = "off",
     num_workers: int = 0,
     tta: bool = False,
 ) -> Iterator[Tensor]:
@@ -28,17 +33,44 @@ def predict(
     they are the mean over the eight flips and quarter turns of the slice.
     """
     model.eval().to(device)
-    index = 0
     batches = DataLoader(slices, batch_size=batchsize, num_workers=num_workers)
-    with tqdm(total=len(slices), desc="predicting", unit="slice", disable=None) as bar:
-        for images in batches:
-            images = images.to(device)
-            for probabilities in _averaged_over_views(model, images) if tta else _probabilities(model, images):
-                own_size = slices.own_size(index)
-                resized = F.interpolate(probabilities[None], own_size, mode="bilinear", antialias=True)[0]
-                yield resized.cpu()
-                index += 1
-                bar.update()
+    bar = tqdm(total=len(slices), desc="predicting", unit="slice", disable=None)
+    with bar:
+        for found in _ahead(_predict_batches(model, _ahead(batches), slices, device, precision, tta)):
+            yield from found
+            bar.update(len(found))
+
+
+@torch.inference_mode()
+def _predict_batches(
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    slices: UnlabeledSlices | ScanSlices,
+    device: torch.device,
+    precision: str,
+    tta: bool,
+) -> Iterator[list[Tensor]]:
+    index = 0
+    for images in batches:
+        images = images.to(device)
+        with autocast(device, precision):
+            maps = _averaged_over_views(model, images) if tta else _probabilities(model, images)
+        found = []
+        for probabilities in maps:
+            own_size = slices.own_size(index)
+            found.append(F.interpolate(probabilities[None], own_size, mode="bilinear", antialias=True)[0].cpu())
+            index += 1
+        yield found
+
+
+def _ahead(items: Iterable[T]) -> Iterator[T]:
+    """The same items, the next one made in a thread while the caller is busy with this one."""
+    items, end = iter(items), object()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = pool.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, items, end)
+            yield item
 
 
 def lesion_map(probabilities: Tensor) -> np.ndarray:

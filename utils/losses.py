@@ -21,7 +21,8 @@ def segmentation_loss(logits: Tensor, mask: Tensor, *, ignore: int = 255, smooth
 
     weight = valid[:, None]
     probabilities = log_probabilities.exp() * weight
-    one_hot = F.one_hot(target, logits.shape[1]).movedim(-1, 1) * weight
+    classes = torch.arange(logits.shape[1], device=logits.device).view(-1, 1, 1)
+    one_hot = (target[:, None] == classes) * weight  # F.one_hot looks for the largest class, and the host waits
     overlap = (probabilities * one_hot).sum(dim=(0, 2, 3))
     total = (probabilities + one_hot).sum(dim=(0, 2, 3))
     dice = (2 * overlap + smooth) / (total + smooth)

@@ -2,15 +2,15 @@
 
 import argparse
 import math
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from data.errors import InputError
+from models.blocks import ResidualStage
 from utils.losses import segmentation_loss
+from utils.precision import autocast, choose_precision
 from utils.ranger import Ranger
 
 OPTIMIZERS = {
@@ -42,26 +42,20 @@ def build_schedule(optimizer: torch.optim.Optimizer, args: argparse.Namespace, s
     return LambdaLR(optimizer, {"flat_cosine": flat_cosine, "step": step_decay}[args.lr_schedule])
 
 
-def choose_precision(args: argparse.Namespace) -> str:
-    """``--amp`` with ``auto`` resolved: bf16 or else fp16 on a GPU, off on a CPU. InputError for fp16 on a CPU."""
-    if args.amp == "auto":
-        if args.device.type != "cuda":
-            return "off"
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if args.amp == "fp16" and args.device.type != "cuda":
-        raise InputError("--amp fp16: needs a GPU; use --amp off or --amp bf16")
-    return args.amp
-
-
 class Training:
     """All that a training step changes, and that a resumed run therefore needs.
 
-    ``model`` is the network that learns, ``average`` the network of its averaged (EMA) weights.
+    ``model`` is the network that learns, ``average`` the network of its averaged (EMA) weights. Nothing in a step makes
+    the host wait for the GPU, but for fp16's search for overflows.
     """
 
     def __init__(self, model: nn.Module, args: argparse.Namespace, *, steps_per_epoch: int) -> None:
         self.model, self.device, self.steps = model, args.device, 0
-        self.clip_grad, self.ema_decay = args.clip_grad, args.ema_decay
+        self.clip_grad, self.ema_decay, self.accumulate = args.clip_grad, args.ema_decay, args.accumulate
+        for stage in model.modules():
+            if isinstance(stage, ResidualStage):
+                stage.checkpointed = args.checkpoint_activations
+        self.forward = torch.compile(model) if args.compile else model
         self.precision = choose_precision(args)
         self.ema = AveragedModel(model, use_buffers=True)
         self.optimizer = build_optimizer(model, args)
@@ -77,28 +71,28 @@ class Training:
         """Learning rate of the next step."""
         return self.optimizer.param_groups[0]["lr"]
 
-    def autocast(self):
-        """The context of a forward pass: mixed precision, or nothing."""
-        kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
-        return torch.autocast(self.device.type, kind) if kind else nullcontext()
-
     def step(self, images: Tensor, masks: Tensor) -> Tensor:
         """Learn from images float32 ``(N, C, H, W)`` and masks int64 ``(N, H, W)``; the loss, still on the device."""
-        with self.autocast():
-            loss = segmentation_loss(self.model(images), masks)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        loss = torch.zeros((), device=self.device)
+        for first in range(self.accumulate):
+            # Every so many slices, so that each part of a batch has its share of the pseudo-labeled ones.
+            part_images, part_masks = images[first :: self.accumulate], masks[first :: self.accumulate]
+            with autocast(self.device, self.precision):
+                part_loss = segmentation_loss(self.forward(part_images), part_masks) * (len(part_masks) / len(masks))
+            self.scaler.scale(part_loss).backward()
+            loss += part_loss.detach()
         self.scaler.unscale_(self.optimizer)
         if self.clip_grad:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.optimizer.zero_grad()  # now, lest gradients take memory beside the next step's activations
         self.schedule.step()
         # A shorter memory at first, so that the random initial weights are forgotten soon.
         self.ema.multi_avg_fn = get_ema_multi_avg_fn(min(self.ema_decay, (1 + self.steps) / (10 + self.steps)))
         self.ema.update_parameters(self.model)
         self.steps += 1
-        return loss.detach()
+        return loss
 
     def is_finite(self) -> bool:
         """Whether no weight, neither of the network nor of the average, is NaN or infinite."""

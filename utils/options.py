@@ -9,6 +9,7 @@ import torch
 from data.command_line import Parser, number
 from data.errors import InputError
 from data.files import Pair, cases_of, pair_by_stem, split_pairs
+from data.slices import LesionSlices
 from utils.checkpoint import read_checkpoint
 from utils.results import holds_something
 
@@ -39,7 +40,17 @@ PUBLISHED_DECAY = {"decay_rate": 0.1, "decay_epoch": 30, "decay_start_epoch": 80
 def add_device_options(parser: Parser) -> None:
     group = parser.add_argument_group("machine")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    group.add_argument("--num_workers", type=number(int, 0), help="loader processes; default: 4 with a GPU, else 0")
+    group.add_argument(
+        "--num_workers",
+        type=number(int, 0),
+        help="loader processes; default: 0, or 4 if the slices do not fit in --cache_gb",
+    )
+    group.add_argument(
+        "--amp",
+        choices=["auto", "off", "bf16", "fp16"],
+        default="auto",
+        help="mixed precision; auto: bf16 or fp16 on a GPU, off on a CPU",
+    )
     group.add_argument("--cache_gb", type=number(float, 0), default=4.0, help="memory for decoded slices, in GB")
 
 
@@ -94,10 +105,16 @@ def add_training_options(parser: Parser, *, save_folder: str) -> None:
     group.add_argument("--clip_grad", type=number(float, 0), default=1.0, help="largest gradient norm; 0: no limit")
     group.add_argument("--ema_decay", type=number(float, 0, 0.99999), default=0.99, help="of averaged weights; 0: none")
     group.add_argument(
-        "--amp",
-        choices=["auto", "off", "bf16", "fp16"],
-        default="auto",
-        help="mixed precision; auto: bf16 or fp16 on a GPU",
+        "--compile", action=argparse.BooleanOptionalAction, default=False, help="torch.compile the network"
+    )
+    group.add_argument(
+        "--accumulate", type=number(int, 1), default=1, help="parts in which a batch is computed, to save memory"
+    )
+    group.add_argument(
+        "--checkpoint_activations",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="keep less for the backward pass and compute it again: less memory, a third more time",
     )
     group.add_argument(
         "--seed", type=number(int, 0, 2**63 - 1), default=0, help="of the split, the weights and the batches"
@@ -145,6 +162,8 @@ def parse_training_options(parser: Parser) -> argparse.Namespace:
         parser.error(f"--save_folder {args.save_folder}: is not empty; {hint}name another folder")
     if args.batchsize * math.ceil(args.image_size / 16) ** 2 == 1:
         parser.error("--batchsize 1: leaves one pixel to normalise by at this --image_size; raise either")
+    if args.accumulate > args.batchsize:
+        parser.error(f"--accumulate {args.accumulate}: more parts than the {args.batchsize} slices of a batch")
     if (args.val_img_path is None) != (args.val_msk_path is None):
         parser.error("--val_img_path and --val_msk_path go together; give both or none")
     if args.lr_schedule is None:
@@ -164,7 +183,7 @@ def parse_options(parser: Parser) -> argparse.Namespace:
 
 
 def complete(args: argparse.Namespace, parser: Parser) -> argparse.Namespace:
-    """Fill in what was left out: folders from --data_root, the device and the number of workers that suits it."""
+    """Fill in what was left out: folders from --data_root, and the device."""
     for name, folder in FOLDERS.items():
         if name in args and getattr(args, name) is None:
             setattr(args, name, args.data_root / folder)
@@ -178,8 +197,6 @@ def complete(args: argparse.Namespace, parser: Parser) -> argparse.Namespace:
     except (RuntimeError, AssertionError) as error:
         parser.error(f"--device {args.device}: {str(error).splitlines()[0][:200]}; use --device auto")
     args.device = device
-    if args.num_workers is None:
-        args.num_workers = 4 if device.type == "cuda" else 0
     return args
 
 
@@ -192,6 +209,14 @@ def options_of(args: argparse.Namespace) -> dict:
         for name, value in vars(args).items()
         if name not in here and value is not None
     }
+
+
+def loader_options(args: argparse.Namespace, *slices: LesionSlices) -> dict:
+    """How a DataLoader is to read the slices: by workers if they are decoded anew at every access."""
+    workers = args.num_workers
+    if workers is None:
+        workers = 0 if all(part.kept for part in slices) else 4
+    return {"num_workers": workers, "pin_memory": args.device.type == "cuda"}
 
 
 def labeled_pairs(args: argparse.Namespace) -> tuple[list[Pair], list[Pair]]:

@@ -60,7 +60,7 @@ class Ranger(torch.optim.RAdam):
             self.state[p]["slow"] = start
 
         for group, trained in zip(self.param_groups, params, strict=True):
-            due = [p for p in trained if self.state[p]["step"] % group["k"] == 0]
+            due = [p for p in trained if self.state[p]["step"].item() % group["k"] == 0]
             if due:
                 slow = [self.state[p]["slow"] for p in due]
                 torch._foreach_lerp_(slow, due, group["alpha"])

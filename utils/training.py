@@ -3,6 +3,7 @@
 import argparse
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 
@@ -13,16 +14,18 @@ from tqdm import tqdm
 
 from data.errors import InputError
 from data.slices import LesionSlices
+from data.transforms import augment
 from models import build_model
 from utils.checkpoint import rebuild, save_checkpoint
 from utils.losses import segmentation_loss
 from utils.metrics import scores
 from utils.optimization import Training
 from utils.options import options_of
+from utils.precision import autocast
 from utils.reporting import RunLog, warn
 from utils.results import prepare_folder
 
-READ_LOSS_EVERY = 10  # steps; reading a loss makes the host wait for the GPU
+READ_LOSS_EVERY = 1  # seconds; reading a loss makes the host wait for the GPU
 DRAW_EVERY = 30  # seconds; drawing takes about one, an epoch of a small network less
 SAVE_SHARE = 0.05  # of the time; a full-width last.pth takes 1 GB, longer to write than a GPU needs for an epoch
 
@@ -61,12 +64,13 @@ def fit(model: nn.Module, batches: DataLoader, validation: LesionSlices | None, 
     print(f"training    {_describe(training, args)}")
     print(f"run         epochs {done + 1} to {args.epoch} of {len(batches)} steps; if interrupted: --resume {last}")
 
+    augmentation = augment if args.data_augmentation else None
     drawn_at = saved_at = save_seconds = float("-inf")
     bar = tqdm(total=args.epoch * len(batches), initial=done * len(batches), unit="step", disable=None)
     for epoch in range(done + 1, args.epoch + 1):
         started = time.monotonic()
         bar.set_description_str(f"epoch {epoch}" + (f", best Dice {best:.3f}" if best >= 0 else ""), refresh=False)
-        row = {"epoch": epoch, **_train_epoch(training, batches, bar, last)}
+        row = {"epoch": epoch, **_train_epoch(training, batches, augmentation, bar, last)}
         predictions = None
         if validation is not None:
             scored, predictions = validate(training, validation, args.batchsize)
@@ -105,16 +109,21 @@ def fit(model: nn.Module, batches: DataLoader, validation: LesionSlices | None, 
         warn("not one lesion was found in the validation slices; look at validation.png and curves.png")
 
 
-def _train_epoch(training: Training, batches: DataLoader, bar: tqdm, last: Path) -> dict[str, float]:
+def _train_epoch(
+    training: Training, batches: DataLoader, augmentation: Callable | None, bar: tqdm, last: Path
+) -> dict[str, float]:
     training.model.train()
-    steps_before = training.steps
+    steps_before, read_at = training.steps, time.monotonic()
     losses = torch.zeros(len(batches), device=training.device)
     for step, (images, masks) in enumerate(batches):
         lr = training.lr
         images = images.to(training.device, non_blocking=True)
         masks = masks.to(training.device, non_blocking=True)
+        if augmentation:
+            images, masks = augmentation(images, masks)
         losses[step] = training.step(images, masks)
-        if step % READ_LOSS_EVERY == 0 or step == len(batches) - 1:
+        if time.monotonic() - read_at > READ_LOSS_EVERY or step == len(batches) - 1:
+            read_at = time.monotonic()
             _stop_if_not_finite(losses[: step + 1], steps_before, lr, last)
             bar.set_postfix_str(f"loss {losses[: step + 1].mean().item():.3f}", refresh=False)
         bar.update()
@@ -127,7 +136,7 @@ def validate(training: Training, validation: LesionSlices, batchsize: int) -> tu
     model, device = training.average.eval(), training.device
     losses, rows, predictions = [], [], []
     for images, masks in DataLoader(validation, batch_size=batchsize):
-        with training.autocast():
+        with autocast(device, training.precision):
             logits = model(images.to(device))
         losses += [segmentation_loss(logits, masks.to(device)).item()] * len(masks)
         predicted = logits.argmax(dim=1).cpu()

@@ -1,0 +1,160 @@
+"""What speed.py compares with: the published computation, written plainly.
+
+Unfold-based CARAFE with its 1x1 convolution after the upsampling, unused convolutions and a sigmoid in the network, an
+optimizer that loops over the parameters, slices decoded and resized at every access, all in float32 and one
+slice at a time when predicting. It computes what the published code does; it is not that code.
+"""
+
+import math
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from data.files import Pair
+from models.blocks import ConvBNReLU, ResidualBlock
+from models.cares_unet import CAResUNet
+
+
+class UnfoldedCARAFE(nn.Module):
+    """CARAFE by its definition: unfold features and kernels, multiply, shuffle, 1x1 convolution of every new pixel."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.compressor = nn.Conv2d(in_channels, 64, 1)
+        self.encoder = nn.Conv2d(64, 100, 3, padding=1)
+        self.out = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, channels, height, width = x.shape
+        kernels = F.pixel_shuffle(self.encoder(self.compressor(x)), 2).softmax(dim=1)
+        kernels = kernels.unfold(2, 2, 2).unfold(3, 2, 2).reshape(n, 25, height, width, 4).permute(0, 2, 3, 1, 4)
+        windows = F.pad(x, (2, 2, 2, 2)).unfold(2, 5, 1).unfold(3, 5, 1)
+        windows = windows.reshape(n, channels, height, width, 25).permute(0, 2, 3, 1, 4)
+        summed = windows @ kernels  # (N, H, W, C, 4)
+        return self.out(F.pixel_shuffle(summed.reshape(n, height, width, -1).permute(0, 3, 1, 2), 2))
+
+
+class ReferenceUNet(CAResUNet):
+    """CARes-UNet with ``UnfoldedCARAFE``, convolutions on no path, and a sigmoid; takes the weights of CAResUNet."""
+
+    def __init__(self, base_channels: int = 64) -> None:
+        super().__init__(base_channels=base_channels)
+        for level in (4, 3, 2, 1):
+            channels = base_channels * 2**level
+            setattr(self, f"up{level}", UnfoldedCARAFE(channels, channels // 2))
+        for block in [module for module in self.modules() if isinstance(module, ResidualBlock)]:
+            channels = block.bn2.num_features
+            block.unused = nn.Sequential(nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).sigmoid()
+
+
+class PlainUNet(nn.Module):
+    """The UNet that most repositories start from: two conv-BN-ReLU a level, max pooling, transposed convolutions.
+
+    31.0 M parameters at its usual width; ``(N, 1, H, W) -> (N, 2, H, W)`` for multiples of 16.
+    """
+
+    def __init__(self, base_channels: int = 64) -> None:
+        super().__init__()
+        widths = [base_channels * 2**level for level in range(5)]
+        self.encoders = nn.ModuleList(map(_double, [1, *widths[:-1]], widths))
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(2 * c, c, 2, stride=2) for c in reversed(widths[:-1]))
+        self.decoders = nn.ModuleList(_double(2 * c, c) for c in reversed(widths[:-1]))
+        self.head = nn.Conv2d(base_channels, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = []
+        for level, encoder in enumerate(self.encoders):
+            x = encoder(F.max_pool2d(x, 2) if level else x)
+            skips.append(x)
+        skips.pop()
+        for up, decoder in zip(self.ups, self.decoders, strict=True):
+            x = decoder(torch.cat([skips.pop(), up(x)], dim=1))
+        return self.head(x)
+
+
+def _double(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(ConvBNReLU(in_channels, out_channels), ConvBNReLU(out_channels, out_channels))
+
+
+class LoopRanger(torch.optim.Optimizer):
+    """Ranger, one parameter and one operation after the other; the same steps as ``utils.ranger.Ranger``."""
+
+    def __init__(self, params: Iterable, lr: float = 1e-3) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        beta1, beta2, eps, k, alpha = 0.95, 0.999, 1e-5, 6, 0.5
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                grad = p.grad
+                if grad.dim() > 1:
+                    grad = grad - grad.mean(dim=tuple(range(1, grad.dim())), keepdim=True)
+                state = self.state[p]
+                if not state:
+                    state |= {"step": 0, "mean": torch.zeros_like(p), "square": torch.zeros_like(p), "slow": p.clone()}
+                state["step"] += 1
+                step, mean, square, slow = state.values()
+                square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+                mean.mul_(beta1).add_(grad, alpha=1 - beta1)
+                longest = 2 / (1 - beta2) - 1
+                length = longest - 2 * step * beta2**step / (1 - beta2**step)
+                corrected = mean / (1 - beta1**step)
+                if length > 5:
+                    shrink = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+                    root = (square / (1 - beta2**step)).sqrt().add(eps / math.sqrt(1 - beta2**step))
+                    p.add_(corrected / root, alpha=-group["lr"] * math.sqrt(shrink))
+                else:
+                    p.add_(corrected, alpha=-group["lr"])
+                if step % k == 0:
+                    slow.add_(p - slow, alpha=alpha)
+                    p.copy_(slow)
+
+
+class DecodedAtEveryAccess(Dataset):
+    """Pairs of image and mask files: opened, decoded, resized (Lanczos both) and scaled whenever one is asked for."""
+
+    def __init__(self, files: list[Pair], size: int) -> None:
+        self.files, self.size = files, size
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, mask = (read_resized(path, self.size) for path in self.files[index])
+        return image, (mask[0] > 0.5).long()
+
+
+def read_resized(path: Path, size: int) -> Tensor:
+    """A gray image, float32 ``(1, size, size)`` in [0, 1]."""
+    image = Image.open(path).convert("L").resize((size, size), Image.LANCZOS)
+    return torch.from_numpy(np.asarray(image, np.float32) / 255)[None]
+
+
+def predict_folder(checkpoint: Path, images: Path, results: Path) -> None:
+    """Slice by slice: decode, resize, predict, save the argmax as a mask of the network's input size."""
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = ReferenceUNet(content["model"]["base_channels"]).to(device).eval()
+    model.load_state_dict(content["weights"], strict=False)
+    for path in sorted(images.iterdir()):
+        image = read_resized(path, content["preprocessing"]["image_size"])[None]
+        with torch.no_grad():
+            mask = model(image.to(device)).argmax(dim=1)[0]
+        Image.fromarray((mask * 255).byte().cpu().numpy()).save(results / f"{path.stem}.png")
+
+
+if __name__ == "__main__":
+    predict_folder(*map(Path, sys.argv[1:]))

@@ -1,0 +1,170 @@
+"""CARAFE's reassembly as an operation of its own, with its gradients and without unfolded copies of the features.
+
+``F.unfold`` would copy every feature once for each of the 25 taps of the window, and autograd would keep that copy.
+Here a strip of rows is unfolded at a time, small enough to stay in the processor's cache, and thrown away; on a GPU,
+Triton kernels (reassembly_triton.py) unfold nothing. Both keep features, logits and 4 normalisers a pixel for
+the backward pass, and both compute the softmax where they need its result.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from importlib import import_module
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+OLDEST_GPU = (8, 0)  # on older ones the Triton kernels run out of registers
+_triton_works = True
+STRIP_BYTES = 2 << 20  # of unfolded features: what the second-level caches of two cores hold
+
+
+def _reassemble_in_strips(x: Tensor, logits: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    """The upsampled features (channels last) and the taps' log-sum-exp ``(N, S*S, H, W)``, for the backward pass."""
+    n, channels, height, width = x.shape
+    padded, size = _pad(x, logits, scale)
+    out, log_sum = _empty_results(x, logits, scale)
+    out_by_pixel = out.permute(0, 2, 3, 1).view(n, height, scale, width, scale, channels)
+    log_sum_by_pixel = log_sum.permute(0, 2, 3, 1)
+    for i, rows in _strips(padded, size, height, width):
+        logits_here = _taps_last(logits, i, rows, scale)
+        log_sum_here = logits_here.logsumexp(dim=-1)
+        log_sum_by_pixel[i, rows] = log_sum_here
+        kernels = (logits_here - log_sum_here[..., None]).exp().to(x.dtype)
+        summed = kernels.flatten(0, 1) @ _windows(padded, i, rows, width, size)
+        out_by_pixel[i, rows] = summed.view(-1, width, scale, scale, channels).transpose(1, 2)
+    return out, log_sum
+
+
+def _backward_in_strips(grad: Tensor, x: Tensor, logits: Tensor, log_sum: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    """The gradients of ``x`` and ``logits``, both channels last."""
+    n, channels, height, width = x.shape
+    padded, size = _pad(x, logits, scale)
+    grad_padded = torch.zeros_like(padded)
+    grad_logits = torch.empty_like(logits, memory_format=torch.channels_last)
+    grad_logits_by_pixel = grad_logits.permute(0, 2, 3, 1)
+    grad = grad.permute(0, 2, 3, 1).view(n, height, scale, width, scale, channels)
+    log_sum = log_sum.permute(0, 2, 3, 1)
+    for i, rows in _strips(padded, size, height, width):
+        grad_here = grad[i, rows].transpose(1, 2).reshape(-1, scale**2, channels)
+        kernels = (_taps_last(logits, i, rows, scale) - log_sum[i, rows, :, :, None]).exp()
+
+        grad_kernels = grad_here @ _windows(padded, i, rows, width, size).transpose(1, 2)
+        grad_kernels = grad_kernels.view_as(kernels).to(kernels.dtype)
+        through_sum = (grad_kernels * kernels).sum(dim=-1, keepdim=True)
+        grad_logits_by_pixel[i, rows] = ((grad_kernels - through_sum) * kernels).transpose(2, 3).flatten(2)
+
+        grad_windows = kernels.to(grad.dtype).flatten(0, 1).transpose(1, 2) @ grad_here
+        grad_windows = grad_windows.view(-1, width, size, size, channels)
+        for row, grad_row in zip(range(rows.start, rows.stop), grad_windows, strict=True):
+            for left in range(size):  # all rows of the window at once: these do not overlap
+                grad_padded[i, row : row + size, left : left + width] += grad_row[:, :, left].transpose(0, 1)
+    radius = size // 2
+    grad_x = grad_padded[:, radius : radius + height, radius : radius + width].permute(0, 3, 1, 2)
+    return grad_x.clone(memory_format=torch.channels_last), grad_logits
+
+
+def _empty_results(x: Tensor, logits: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    n, channels, height, width = x.shape
+    last = {"device": x.device, "memory_format": torch.channels_last}
+    out = torch.empty(n, channels, scale * height, scale * width, dtype=x.dtype, **last)
+    return out, torch.empty(n, scale**2, height, width, dtype=_accurate(x), **last)
+
+
+def _pad(x: Tensor, logits: Tensor, scale: int) -> tuple[Tensor, int]:
+    """``x`` as ``(N, H, W, C)``, zero-padded by the radius of the window; and the window's size K."""
+    size = round((logits.shape[1] / scale**2) ** 0.5)
+    radius = size // 2
+    return F.pad(x.permute(0, 2, 3, 1), (0, 0, radius, radius, radius, radius)).contiguous(), size
+
+
+def _strips(padded: Tensor, size: int, height: int, width: int) -> Iterator[tuple[int, slice]]:
+    """Image by image, the strips of rows whose unfolded features fit in the cache."""
+    bytes_of_row = width * size**2 * padded.shape[-1] * padded.element_size()
+    at_once = STRIP_BYTES if padded.device.type == "cpu" else 100 * STRIP_BYTES  # a GPU wants few launches
+    rows = max(1, at_once // bytes_of_row)
+    for i in range(len(padded)):
+        for top in range(0, height, rows):
+            yield i, slice(top, min(top + rows, height))
+
+
+def _windows(padded: Tensor, i: int, rows: slice, width: int, size: int) -> Tensor:
+    """The K*K neighbours of every pixel of a strip: ``(pixels, K*K, C)``."""
+    strip = padded[i, rows.start : rows.stop + size - 1].unfold(0, size, 1).unfold(1, size, 1)
+    return strip.permute(0, 1, 3, 4, 2).reshape(-1, size**2, padded.shape[-1])
+
+
+def _taps_last(logits: Tensor, i: int, rows: slice, scale: int) -> Tensor:
+    """The logits of a strip: ``(rows, W, S*S, K*K)``, in at least single precision."""
+    strip = logits[i, :, rows].permute(1, 2, 0).to(_accurate(logits))
+    return strip.unflatten(2, (-1, scale**2)).transpose(2, 3).contiguous()
+
+
+def _accurate(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+_reassemble = torch.library.custom_op("cares_unet::reassemble", _reassemble_in_strips, mutates_args=())
+_reassemble_backward = torch.library.custom_op("cares_unet::reassemble_backward", _backward_in_strips, mutates_args=())
+
+
+@_reassemble.register_fake
+def _(x: Tensor, logits: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    return _empty_results(x, logits, scale)
+
+
+@_reassemble_backward.register_fake
+def _(grad: Tensor, x: Tensor, logits: Tensor, log_sum: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    return tuple(torch.empty_like(t, memory_format=torch.channels_last) for t in (x, logits))
+
+
+@_reassemble.register_kernel("cuda")
+def _(x: Tensor, logits: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    x, logits = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, logits))
+    return _by_triton("reassemble", _reassemble_in_strips, x, logits, scale)
+
+
+@_reassemble_backward.register_kernel("cuda")
+def _(grad: Tensor, x: Tensor, logits: Tensor, log_sum: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    x, logits = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, logits))
+    return _by_triton("reassemble_backward", _backward_in_strips, grad, x, logits, log_sum, scale)
+
+
+def _by_triton(name: str, otherwise: Callable, *args) -> tuple[Tensor, Tensor]:
+    """The Triton kernel of that name or, once one could not be built on this machine, the plain implementation."""
+    global _triton_works
+    if _triton_works and torch.cuda.get_device_capability(args[0].device) >= OLDEST_GPU:
+        try:
+            return getattr(import_module("models.reassembly_triton"), name)(*args)
+        except torch.OutOfMemoryError:
+            raise
+        # Triton needs a C compiler and a GPU that is new enough; what it raises otherwise is of many kinds.
+        except Exception as error:
+            _triton_works = False
+            reason = str(error).strip().splitlines()
+            reason = f"{type(error).__name__}: {reason[0] if reason else ''}"
+            warnings.warn(f"CARAFE runs without its Triton kernels, slowly ({reason})", stacklevel=2)
+    return otherwise(*args)
+
+
+def _save(ctx, inputs: tuple, output: tuple) -> None:
+    x, logits, ctx.scale = inputs
+    ctx.save_for_backward(x, logits, output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(ctx, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
+    return *_reassemble_backward(grad, *ctx.saved_tensors, ctx.scale), None
+
+
+_reassemble.register_autograd(_backward, setup_context=_save)
+
+
+def reassemble(x: Tensor, logits: Tensor, *, scale: int) -> Tensor:
+    """Upsample features with one kernel for each output pixel.
+
+    x: ``(N, C, H, W)``. logits: ``(N, K*K*S*S, H, W)``, of the kernels' weights before the softmax over the taps: the
+    taps row by row over the K x K window (zeros outside the image), then the S x S sub-pixels row by row. Returns
+    ``(N, C, S*H, S*W)``, channels last in memory, in the precision of ``x``. Differentiable once.
+    """
+    return _reassemble(x, logits, scale)[0]

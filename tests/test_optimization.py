@@ -1,0 +1,142 @@
+"""The training step: its ways to save memory and time change nothing but rounding, and it never waits for the GPU."""
+
+import argparse
+import copy
+import shutil
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from data.transforms import augment
+from models import build_model
+from utils.optimization import Training
+
+OPTIONS = {
+    "device": torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+    "epoch": 10,
+    "lr": 0.01,
+    "lr_schedule": "flat_cosine",
+    "optimizer_type": "ranger",
+    "weight_decay": 0.0,
+    "clip_grad": 1.0,
+    "ema_decay": 0.9,
+    "amp": "off",
+    "accumulate": 1,
+    "checkpoint_activations": False,
+    "compile": False,
+}
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(0)
+    images = torch.rand(4, 1, 32, 32, device=OPTIONS["device"])
+    return images, (images[:, 0] > 0.7).long()
+
+
+@pytest.fixture
+def start():
+    """A training of a small network, from the same weights whenever it is called."""
+    torch.manual_seed(0)
+    model = build_model("cares_unet", base_channels=4).to(OPTIONS["device"])
+
+    def training(**options):
+        return Training(copy.deepcopy(model), argparse.Namespace(**OPTIONS | options), steps_per_epoch=3)
+
+    return training
+
+
+def difference(ours, theirs):
+    """Largest difference of two networks' weights and statistics, over the largest weight."""
+    pairs = [(a, theirs.state_dict()[name]) for name, a in ours.state_dict().items()]
+    return max(((a - b).abs().max() / b.abs().max().clamp(min=1e-3)).item() for a, b in pairs)
+
+
+def test_checkpointed_activations_change_nothing(start, batch):
+    plain, checkpointed = start(), start(checkpoint_activations=True)
+    for _ in range(3):
+        assert torch.equal(plain.step(*batch), checkpointed.step(*batch))
+    for name, ours in checkpointed.model.state_dict().items():  # running statistics among them
+        assert torch.equal(ours, plain.model.state_dict()[name]), name
+
+
+def test_checkpointed_activations_are_not_kept(start, batch):
+    def kept(training):
+        storages = {}
+
+        def keep(tensor):
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            training.forward(batch[0])
+        return sum(storages.values())
+
+    assert kept(start(checkpoint_activations=True)) < 0.6 * kept(start())
+
+
+def test_a_batch_in_parts_gives_the_same_gradient(start, batch):
+    """Its parts are every second slice; where they are alike, batch norm sees the same statistics in each."""
+    images, masks = (tensor[[0, 0, 1, 1]] for tensor in batch)
+    whole, parts = (start(accumulate=n, optimizer_type="sgd", lr=1.0) for n in (1, 2))
+    assert whole.step(images, masks).item() == pytest.approx(parts.step(images, masks).item(), rel=1e-4)
+    for ours, theirs in zip(parts.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_parts_of_unlike_size_weigh_by_their_slices(start, batch):
+    """Of 3 slices in 2 parts, one part has 2: its loss counts twice as much."""
+    images, masks = (tensor[:3] for tensor in batch)
+    parts = start(accumulate=2).step(images, masks)
+    first, second = (start().step(images[i::2], masks[i::2]) for i in (0, 1))
+    assert parts.item() == pytest.approx((2 * first.item() + second.item()) / 3, rel=1e-4)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_step(start, batch):
+    plain, compiled = start(), start(compile=True)
+    for _ in range(3):
+        assert compiled.step(*batch).item() == pytest.approx(plain.step(*batch).item(), rel=1e-3)
+    assert difference(compiled.average, plain.average) < 0.01
+
+
+class Waits(TorchDispatchMode):
+    """Notes the operations for whose result the host would have to wait for a GPU.
+
+    host_numbers: tensors that stay on the CPU, so that what is computed of them alone costs no waiting.
+    """
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero")
+
+    def __init__(self, host_numbers):
+        super().__init__()
+        self.on_host, self.seen = list(host_numbers), []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        tensors = [arg for arg in args if isinstance(arg, torch.Tensor)]
+        if tensors and all(any(t.data_ptr() == number.data_ptr() for number in self.on_host) for t in tensors):
+            self.on_host += [result] if isinstance(result, torch.Tensor) else []
+            return result
+        by_mask = func.overloadpacket == torch.ops.aten.index and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        if by_mask or func.overloadpacket.__name__ in self.WAITING:
+            self.seen.append(str(func))
+        return result
+
+
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+def test_a_step_never_waits_for_the_gpu(start, batch, amp):
+    training = start(amp=amp)
+    training.step(*batch)
+    host_numbers = [state["step"] for state in training.optimizer.state.values()]  # kept on the CPU
+    with Waits([*host_numbers, training.ema.n_averaged]) as waits:
+        images, masks = augment(*batch)
+        training.step(images, masks)
+    assert not waits.seen
+    with Waits([]) as waits:
+        training.step(*batch).item()
+    assert "aten._local_scalar_dense.default" in waits.seen

@@ -1,0 +1,123 @@
+"""What benchmarks/speed.py compares computes the same: the plain reference, and every faster way."""
+
+import argparse
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+from test_optimization import OPTIONS
+
+from benchmarks.measure import Timing, interleaved, peak_memory, ratio
+from benchmarks.reference import LoopRanger, PlainUNet, ReferenceUNet, UnfoldedCARAFE
+from models import build_model
+from models.blocks import fold_batch_norm
+from models.carafe import CARAFE
+from utils.losses import segmentation_loss
+from utils.optimization import Training
+from utils.ranger import Ranger
+
+CPU = torch.device("cpu")
+
+
+def networks(base_channels=4):
+    torch.manual_seed(0)
+    ours, reference = build_model("cares_unet", base_channels=base_channels), ReferenceUNet(base_channels)
+    missing, unexpected = reference.load_state_dict(ours.state_dict(), strict=False)
+    assert not unexpected and all(".unused." in name for name in missing)
+    return ours, reference
+
+
+def test_reference_carafe_and_its_gradients():
+    torch.manual_seed(0)
+    ours, reference = CARAFE(12, 7).double(), UnfoldedCARAFE(12, 7).double()
+    reference.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 12, 6, 5, dtype=torch.double)
+    for module in (ours, reference):
+        module(x).square().sum().backward()
+    assert torch.allclose(ours(x), reference(x))
+    for a, b in zip(ours.parameters(), reference.parameters(), strict=True):
+        assert torch.allclose(a.grad, b.grad)
+
+
+def test_every_way_to_predict_agrees_with_the_reference():
+    ours, reference = networks()
+    images = torch.rand(2, 1, 64, 64)
+    for _ in range(3):  # running statistics other than the initial ones
+        ours(images)
+    reference.load_state_dict(ours.state_dict(), strict=False)
+    expected = reference.eval()(images)
+    assert torch.allclose(ours.eval()(images).sigmoid(), expected, atol=1e-5)
+    assert torch.allclose(fold_batch_norm(ours)(images).sigmoid(), expected, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(ours(images).float().sigmoid(), expected, atol=0.02)
+
+
+def test_loop_ranger_takes_the_steps_of_ranger():
+    ours, _ = networks()
+    theirs, _ = networks()
+    optimizers = Ranger(ours.parameters(), lr=0.01), LoopRanger(theirs.parameters(), lr=0.01)
+    for _ in range(14):  # unrectified, rectified, and two synchronisations
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"checkpoint_activations": True}, {"amp": "bf16"}])
+def test_a_short_training_follows_the_reference(options):
+    """The reference ends in a sigmoid; without it, its losses are those of our step, in other order of operations."""
+    ours, reference = networks()
+    args = argparse.Namespace(**OPTIONS | {"device": CPU, "clip_grad": 0.0, "epoch": 100} | options)
+    training = Training(ours, args, steps_per_epoch=100)
+    optimizer = LoopRanger(reference.parameters(), lr=OPTIONS["lr"])
+    images = torch.rand(4, 1, 32, 32)
+    masks = (images[:, 0] > 0.7).long()
+    ours_lost, theirs_lost = [], []
+    for _ in range(12):
+        ours_lost.append(training.step(images, masks).item())
+        loss = segmentation_loss(reference(images).logit(), masks)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        theirs_lost.append(loss.item())
+    assert ours_lost[-1] < 0.97 * ours_lost[0]
+    assert ours_lost == pytest.approx(theirs_lost, rel=0.03 if "amp" in options else 2e-3)
+
+
+def test_plain_unet_has_its_usual_size():
+    assert round(sum(p.numel() for p in PlainUNet().parameters()) / 1e6, 1) == 31.0
+    assert PlainUNet(2)(torch.rand(1, 1, 32, 48)).shape == (1, 2, 32, 48)
+
+
+def test_rounds_are_interleaved_and_ratios_taken_round_by_round():
+    done = []
+    works = {name: lambda name=name: done.append(name) for name in "ab"}
+    timings = interleaved(works, rounds=3, device=CPU, warm_up=1)
+    assert done == list("ab") * 4 and len(timings["a"].seconds) == 3
+    assert ratio(Timing([2.0, 9.0, 4.0]), Timing([1.0, 3.0, 1.0])) == (3.0, 2.0, 4.0)
+    assert Timing([5.0, 1.0, 2.0, 3.0, 100.0]).median == 3 and Timing([5.0, 1.0, 2.0, 3.0, 100.0]).spread == (2, 5)
+
+
+def hold(megabytes):
+    return lambda: torch.ones(megabytes, 250_000)
+
+
+def test_peak_memory_of_a_known_amount():
+    found = peak_memory(hold, 200, device=CPU)
+    assert found is None or 0.19 < found < 0.3
+
+
+@pytest.mark.long
+def test_the_command(tmp_path):
+    tiny = ["--base_channels", "4", "--image_size", "32", "--rounds", "1", "--save_folder", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-m", "benchmarks.speed", *tiny], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
+    table = (tmp_path / "speed.md").read_text()
+    assert len(rows) > 12 and all(f"| {row['work']} |" in table for row in rows)

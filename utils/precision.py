@@ -1,0 +1,25 @@
+"""Mixed precision: which, and the context of a forward pass."""
+
+import argparse
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from data.errors import InputError
+
+
+def choose_precision(args: argparse.Namespace) -> str:
+    """``--amp`` with ``auto`` resolved: bf16 or else fp16 on a GPU, off on a CPU. InputError for fp16 on a CPU."""
+    if args.amp == "auto":
+        if args.device.type != "cuda":
+            return "off"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if args.amp == "fp16" and args.device.type != "cuda":
+        raise InputError("--amp fp16: needs a GPU; use --amp off or --amp bf16")
+    return args.amp
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """The context of a forward pass in ``off``, ``bf16`` or ``fp16``."""
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    return torch.autocast(device.type, kind) if kind else nullcontext()
