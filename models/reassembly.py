@@ -2,8 +2,8 @@
 
 ``F.unfold`` would copy every feature once for each of the 25 taps of the window, and autograd would keep that copy.
 Here a strip of rows is unfolded at a time, small enough to stay in the processor's cache, and thrown away; on a GPU,
-Triton kernels (reassembly_triton.py) unfold nothing. Both keep features, logits and 4 normalisers a pixel for
-the backward pass, and both compute the softmax where they need its result.
+Triton kernels (reassembly_triton.py) unfold nothing. Both compute the softmax where they need its result, so that
+the backward pass needs features and logits (and Triton's the log-sum-exp over the taps) but no kernels.
 """
 
 import warnings
@@ -16,22 +16,18 @@ from torch import Tensor
 
 OLDEST_GPU = (8, 0)  # on older ones the Triton kernels run out of registers
 _triton_works = True
-STRIP_BYTES = 2 << 20  # of unfolded features: what the second-level caches of two cores hold
+STRIP_BYTES = 4 << 20  # of unfolded features: small against the cache that the cores share
 
 
-def _reassemble_in_strips(x: Tensor, logits: Tensor, scale: int) -> tuple[Tensor, Tensor]:
-    """The upsampled features (channels last) and the taps' log-sum-exp ``(N, S*S, H, W)``, for the backward pass."""
+def _in_strips(x: Tensor, logits: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    """The upsampled features, channels last; and what Triton's kernels would have kept for the backward pass."""
     n, channels, height, width = x.shape
     padded, size = _pad(x, logits, scale)
     out, log_sum = _empty_results(x, logits, scale)
     out_by_pixel = out.permute(0, 2, 3, 1).view(n, height, scale, width, scale, channels)
-    log_sum_by_pixel = log_sum.permute(0, 2, 3, 1)
     for i, rows in _strips(padded, size, height, width):
-        logits_here = _taps_last(logits, i, rows, scale)
-        log_sum_here = logits_here.logsumexp(dim=-1)
-        log_sum_by_pixel[i, rows] = log_sum_here
-        kernels = (logits_here - log_sum_here[..., None]).exp().to(x.dtype)
-        summed = kernels.flatten(0, 1) @ _windows(padded, i, rows, width, size)
+        kernels = _kernels(logits, i, rows, scale).to(x.dtype)
+        summed = kernels @ _windows(padded, i, rows, width, size)
         out_by_pixel[i, rows] = summed.view(-1, width, scale, scale, channels).transpose(1, 2)
     return out, log_sum
 
@@ -43,18 +39,17 @@ def _backward_in_strips(grad: Tensor, x: Tensor, logits: Tensor, log_sum: Tensor
     grad_padded = torch.zeros_like(padded)
     grad_logits = torch.empty_like(logits, memory_format=torch.channels_last)
     grad_logits_by_pixel = grad_logits.permute(0, 2, 3, 1)
-    grad = grad.permute(0, 2, 3, 1).view(n, height, scale, width, scale, channels)
-    log_sum = log_sum.permute(0, 2, 3, 1)
+    grad = grad.permute(0, 2, 3, 1).reshape(n, height, scale, width, scale, channels)
     for i, rows in _strips(padded, size, height, width):
         grad_here = grad[i, rows].transpose(1, 2).reshape(-1, scale**2, channels)
-        kernels = (_taps_last(logits, i, rows, scale) - log_sum[i, rows, :, :, None]).exp()
+        kernels = _kernels(logits, i, rows, scale)
 
         grad_kernels = grad_here @ _windows(padded, i, rows, width, size).transpose(1, 2)
-        grad_kernels = grad_kernels.view_as(kernels).to(kernels.dtype)
-        through_sum = (grad_kernels * kernels).sum(dim=-1, keepdim=True)
-        grad_logits_by_pixel[i, rows] = ((grad_kernels - through_sum) * kernels).transpose(2, 3).flatten(2)
+        weighted = kernels * grad_kernels
+        grad_here_logits = weighted - kernels * weighted.sum(dim=-1, keepdim=True)  # the softmax's own gradient
+        grad_logits_by_pixel[i, rows] = grad_here_logits.transpose(1, 2).reshape(-1, width, logits.shape[1])
 
-        grad_windows = kernels.to(grad.dtype).flatten(0, 1).transpose(1, 2) @ grad_here
+        grad_windows = kernels.to(grad.dtype).transpose(1, 2) @ grad_here
         grad_windows = grad_windows.view(-1, width, size, size, channels)
         for row, grad_row in zip(range(rows.start, rows.stop), grad_windows, strict=True):
             for left in range(size):  # all rows of the window at once: these do not overlap
@@ -68,7 +63,8 @@ def _empty_results(x: Tensor, logits: Tensor, scale: int) -> tuple[Tensor, Tenso
     n, channels, height, width = x.shape
     last = {"device": x.device, "memory_format": torch.channels_last}
     out = torch.empty(n, channels, scale * height, scale * width, dtype=x.dtype, **last)
-    return out, torch.empty(n, scale**2, height, width, dtype=_accurate(x), **last)
+    rows = height if x.device.type == "cuda" else 0  # the log-sum-exp is for Triton alone
+    return out, torch.empty(n, scale**2, rows, width, dtype=_accurate(x), **last)
 
 
 def _pad(x: Tensor, logits: Tensor, scale: int) -> tuple[Tensor, int]:
@@ -94,40 +90,14 @@ def _windows(padded: Tensor, i: int, rows: slice, width: int, size: int) -> Tens
     return strip.permute(0, 1, 3, 4, 2).reshape(-1, size**2, padded.shape[-1])
 
 
-def _taps_last(logits: Tensor, i: int, rows: slice, scale: int) -> Tensor:
-    """The logits of a strip: ``(rows, W, S*S, K*K)``, in at least single precision."""
-    strip = logits[i, :, rows].permute(1, 2, 0).to(_accurate(logits))
-    return strip.unflatten(2, (-1, scale**2)).transpose(2, 3).contiguous()
+def _kernels(logits: Tensor, i: int, rows: slice, scale: int) -> Tensor:
+    """The kernels of a strip: ``(pixels, S*S, K*K)``, in at least single precision."""
+    strip = logits[i, :, rows].permute(1, 2, 0).unflatten(2, (-1, scale**2)).flatten(0, 1)
+    return strip.transpose(1, 2).to(_accurate(logits)).contiguous().softmax(dim=2)
 
 
 def _accurate(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
-
-
-_reassemble = torch.library.custom_op("cares_unet::reassemble", _reassemble_in_strips, mutates_args=())
-_reassemble_backward = torch.library.custom_op("cares_unet::reassemble_backward", _backward_in_strips, mutates_args=())
-
-
-@_reassemble.register_fake
-def _(x: Tensor, logits: Tensor, scale: int) -> tuple[Tensor, Tensor]:
-    return _empty_results(x, logits, scale)
-
-
-@_reassemble_backward.register_fake
-def _(grad: Tensor, x: Tensor, logits: Tensor, log_sum: Tensor, scale: int) -> tuple[Tensor, Tensor]:
-    return tuple(torch.empty_like(t, memory_format=torch.channels_last) for t in (x, logits))
-
-
-@_reassemble.register_kernel("cuda")
-def _(x: Tensor, logits: Tensor, scale: int) -> tuple[Tensor, Tensor]:
-    x, logits = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, logits))
-    return _by_triton("reassemble", _reassemble_in_strips, x, logits, scale)
-
-
-@_reassemble_backward.register_kernel("cuda")
-def _(grad: Tensor, x: Tensor, logits: Tensor, log_sum: Tensor, scale: int) -> tuple[Tensor, Tensor]:
-    x, logits = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, logits))
-    return _by_triton("reassemble_backward", _backward_in_strips, grad, x, logits, log_sum, scale)
 
 
 def _by_triton(name: str, otherwise: Callable, *args) -> tuple[Tensor, Tensor]:
@@ -147,17 +117,44 @@ def _by_triton(name: str, otherwise: Callable, *args) -> tuple[Tensor, Tensor]:
     return otherwise(*args)
 
 
+def _on_gpu(x: Tensor, logits: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    x, logits = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, logits))
+    return _by_triton("reassemble", _in_strips, x, logits, scale)
+
+
+def _backward_on_gpu(grad: Tensor, x: Tensor, logits: Tensor, log_sum: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    x, logits = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, logits))
+    return _by_triton("reassemble_backward", _backward_in_strips, grad, x, logits, log_sum, scale)
+
+
+def _backward(ctx, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
+    return *torch.ops.cares_unet.reassemble_backward(grad, *ctx.saved_tensors, ctx.scale), None
+
+
 def _save(ctx, inputs: tuple, output: tuple) -> None:
     x, logits, ctx.scale = inputs
     ctx.save_for_backward(x, logits, output[1])
     ctx.mark_non_differentiable(output[1])
 
 
-def _backward(ctx, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
-    return *_reassemble_backward(grad, *ctx.saved_tensors, ctx.scale), None
+def _empty_gradients(grad: Tensor, x: Tensor, logits: Tensor, log_sum: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    return tuple(torch.empty_like(tensor, memory_format=torch.channels_last) for tensor in (x, logits))
 
 
-_reassemble.register_autograd(_backward, setup_context=_save)
+# Known to PyTorch by name, so that torch.compile takes them as they are. (torch.library.custom_op would do the same
+# in fewer lines, but imports the compiler at the first call, which takes a second.)
+_LIBRARY = torch.library.Library("cares_unet", "DEF")
+_LIBRARY.define("reassemble(Tensor x, Tensor logits, int scale) -> (Tensor, Tensor)")
+_LIBRARY.define(
+    "reassemble_backward(Tensor grad, Tensor x, Tensor logits, Tensor log_sum, int scale) -> (Tensor, Tensor)"
+)
+_LIBRARY.impl("reassemble", _in_strips, "CPU")
+_LIBRARY.impl("reassemble", _on_gpu, "CUDA")
+_LIBRARY.impl("reassemble_backward", _backward_in_strips, "CPU")
+_LIBRARY.impl("reassemble_backward", _backward_on_gpu, "CUDA")
+torch.library.register_fake("cares_unet::reassemble", _empty_results)
+torch.library.register_fake("cares_unet::reassemble_backward", _empty_gradients)
+torch.library.register_autograd("cares_unet::reassemble", _backward, setup_context=_save)
 
 
 def reassemble(x: Tensor, logits: Tensor, *, scale: int) -> Tensor:
@@ -167,4 +164,4 @@ def reassemble(x: Tensor, logits: Tensor, *, scale: int) -> Tensor:
     taps row by row over the K x K window (zeros outside the image), then the S x S sub-pixels row by row. Returns
     ``(N, C, S*H, S*W)``, channels last in memory, in the precision of ``x``. Differentiable once.
     """
-    return _reassemble(x, logits, scale)[0]
+    return torch.ops.cares_unet.reassemble(x, logits, scale)[0]

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 OVERLAY = (1.0, 0.25, 0.1)  # red-orange: stands out from gray, and from black to a colour-blind eye
 # Figure 3 of the paper; black is left for the true negatives.
@@ -40,7 +38,7 @@ def draw_sheet(
 ) -> None:
     """Draw rows of panels, all rows of one length, with a title over each column and a legend of colours below."""
     columns = len(rows[0])
-    figure = Figure(figsize=(2.4 * columns, 2.5 * len(rows)), dpi=100, layout="constrained")
+    figure = _figure(2.4 * columns, 2.5 * len(rows))
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for row, cells in zip(rows, axes, strict=True):
         for panel, axis in zip(row, cells, strict=True):
@@ -55,6 +53,8 @@ def draw_sheet(
     for title, axis in zip(titles or [], axes[0], strict=False):
         axis.set_title(title, fontsize=10)
     if legend:
+        from matplotlib.patches import Patch
+
         patches = [Patch(facecolor=colour, edgecolor="gray", label=label) for label, colour in legend.items()]
         figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), columns), fontsize=9)
     figure.savefig(path)
@@ -62,7 +62,7 @@ def draw_sheet(
 
 def draw_boxplot(path: Path, values: dict[str, Sequence[float]], label: str) -> None:
     """Draw a box and all its points for each name; NaN is left out. The dashed line is the mean."""
-    figure = Figure(figsize=(2.5 + 1.3 * len(values), 4), dpi=100, layout="constrained")
+    figure = _figure(2.5 + 1.3 * len(values), 4)
     axis = figure.subplots()
     kept = [[value for value in some if not math.isnan(value)] for some in values.values()]
     places = range(1, len(values) + 1)
@@ -80,7 +80,7 @@ def draw_boxplot(path: Path, values: dict[str, Sequence[float]], label: str) -> 
 def draw_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
     """Draw loss, validation Dice and learning rate over the epochs of a run (the rows of its ``log.csv``)."""
     epochs = [row["epoch"] for row in rows]
-    figure = Figure(figsize=(11, 3.4), dpi=100, layout="constrained")
+    figure = _figure(11, 3.4)
     loss, dice, rate = figure.subplots(1, 3)
     loss.plot(epochs, [row["train_loss"] for row in rows], label="training")
     rate.plot(epochs, [row["lr"] for row in rows])
@@ -98,3 +98,10 @@ def draw_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
     loss.set_ylim(bottom=0)
     dice.set_ylim(0, 1)
     figure.savefig(path)
+
+
+def _figure(width: float, height: float):
+    """An empty matplotlib figure, in inches of 100 pixels."""
+    from matplotlib.figure import Figure  # here, as it takes half a second, and test.py without truth draws nothing
+
+    return Figure(figsize=(width, height), dpi=100, layout="constrained")

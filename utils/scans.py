@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 from torch import nn
 from tqdm import tqdm
 
@@ -87,6 +86,8 @@ def predict_scans(
 
 def burden(mask: np.ndarray, geometry: Geometry) -> dict[str, float]:
     """Volume of the lesions in mL and their number (26-connected) in a mask, bool ``(S, H, W)``."""
+    from scipy import ndimage  # here, as it takes half a second, and slices do not need it
+
     count = ndimage.label(mask, structure=np.ones((3, 3, 3)))[1]
     return {"lesion_ml": float(np.count_nonzero(mask) * geometry.voxel_ml), "lesions": int(count)}
 
