@@ -7,7 +7,7 @@ the backward pass needs features and logits (and Triton's the log-sum-exp over t
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 
 import torch
@@ -25,9 +25,11 @@ def _in_strips(x: Tensor, logits: Tensor, scale: int) -> tuple[Tensor, Tensor]:
     padded, size = _pad(x, logits, scale)
     out, log_sum = _empty_results(x, logits, scale)
     out_by_pixel = out.permute(0, 2, 3, 1).view(n, height, scale, width, scale, channels)
-    for i, rows in _strips(padded, size, height, width):
+    strips = _strips(padded, size, height, width)
+    space = _space(strips, padded, size, width)
+    for i, rows in strips:
         kernels = _kernels(logits, i, rows, scale).to(x.dtype)
-        summed = kernels @ _windows(padded, i, rows, width, size)
+        summed = kernels @ _unfold(padded, i, rows, space)
         out_by_pixel[i, rows] = summed.view(-1, width, scale, scale, channels).transpose(1, 2)
     return out, log_sum
 
@@ -40,17 +42,20 @@ def _backward_in_strips(grad: Tensor, x: Tensor, logits: Tensor, log_sum: Tensor
     grad_logits = torch.empty_like(logits, memory_format=torch.channels_last)
     grad_logits_by_pixel = grad_logits.permute(0, 2, 3, 1)
     grad = grad.permute(0, 2, 3, 1).reshape(n, height, scale, width, scale, channels)
-    for i, rows in _strips(padded, size, height, width):
+    strips = _strips(padded, size, height, width)
+    space = _space(strips, padded, size, width)
+    for i, rows in strips:
         grad_here = grad[i, rows].transpose(1, 2).reshape(-1, scale**2, channels)
         kernels = _kernels(logits, i, rows, scale)
 
-        grad_kernels = grad_here @ _windows(padded, i, rows, width, size).transpose(1, 2)
+        windows = _unfold(padded, i, rows, space)
+        grad_kernels = grad_here @ windows.transpose(1, 2)
         weighted = kernels * grad_kernels
         grad_here_logits = weighted - kernels * weighted.sum(dim=-1, keepdim=True)  # the softmax's own gradient
         grad_logits_by_pixel[i, rows] = grad_here_logits.transpose(1, 2).reshape(-1, width, logits.shape[1])
 
-        grad_windows = kernels.to(grad.dtype).transpose(1, 2) @ grad_here
-        grad_windows = grad_windows.view(-1, width, size, size, channels)
+        torch.bmm(kernels.to(grad.dtype).transpose(1, 2), grad_here, out=windows)  # the windows are done with
+        grad_windows = windows.view(-1, width, size, size, channels)
         for row, grad_row in zip(range(rows.start, rows.stop), grad_windows, strict=True):
             for left in range(size):  # all rows of the window at once: these do not overlap
                 grad_padded[i, row : row + size, left : left + width] += grad_row[:, :, left].transpose(0, 1)
@@ -74,20 +79,27 @@ def _pad(x: Tensor, logits: Tensor, scale: int) -> tuple[Tensor, int]:
     return F.pad(x.permute(0, 2, 3, 1), (0, 0, radius, radius, radius, radius)).contiguous(), size
 
 
-def _strips(padded: Tensor, size: int, height: int, width: int) -> Iterator[tuple[int, slice]]:
+def _strips(padded: Tensor, size: int, height: int, width: int) -> list[tuple[int, slice]]:
     """Image by image, the strips of rows whose unfolded features fit in the cache."""
     bytes_of_row = width * size**2 * padded.shape[-1] * padded.element_size()
     at_once = STRIP_BYTES if padded.device.type == "cpu" else 100 * STRIP_BYTES  # a GPU wants few launches
     rows = max(1, at_once // bytes_of_row)
-    for i in range(len(padded)):
-        for top in range(0, height, rows):
-            yield i, slice(top, min(top + rows, height))
+    tops = range(0, height, rows)
+    return [(i, slice(top, min(top + rows, height))) for i in range(len(padded)) for top in tops]
 
 
-def _windows(padded: Tensor, i: int, rows: slice, width: int, size: int) -> Tensor:
-    """The K*K neighbours of every pixel of a strip: ``(pixels, K*K, C)``."""
-    strip = padded[i, rows.start : rows.stop + size - 1].unfold(0, size, 1).unfold(1, size, 1)
-    return strip.permute(0, 1, 3, 4, 2).reshape(-1, size**2, padded.shape[-1])
+def _space(strips: list[tuple[int, slice]], padded: Tensor, size: int, width: int) -> Tensor:
+    """For the windows of any strip, ``(rows, W, K, K, C)``: new memory for each strip would cost page faults."""
+    rows = strips[0][1].stop if strips else 0
+    return padded.new_empty(rows, width, size, size, padded.shape[-1])
+
+
+def _unfold(padded: Tensor, i: int, rows: slice, space: Tensor) -> Tensor:
+    """The K*K neighbours of every pixel of a strip, ``(pixels, K*K, C)``, written to ``space``."""
+    size = space.shape[2]
+    windows = padded[i, rows.start : rows.stop + size - 1].unfold(0, size, 1).unfold(1, size, 1)
+    strip = space[: rows.stop - rows.start]
+    return strip.copy_(windows.permute(0, 1, 3, 4, 2)).view(-1, size**2, space.shape[-1])
 
 
 def _kernels(logits: Tensor, i: int, rows: slice, scale: int) -> Tensor:

@@ -1,0 +1,228 @@
+"""Cross-validate a training setting on labeled slices: ``python -m benchmarks.crossval NAME [options] -- FLAGS``.
+
+FLAGS go to the trainer. Every fold is trained without validation, so that no epoch is chosen on the slices that are
+scored: its averaged weights after the last epoch predict them, at their own sizes. Slices that look alike, as
+neighbours in one scan do, are kept in one fold. What is done is not done again; an interrupted fold goes on.
+"""
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import fmean, stdev
+
+import numpy as np
+from PIL import Image
+from scipy.sparse.csgraph import connected_components
+
+from data.command_line import Parser, number, run
+from data.errors import InputError
+from data.files import Pair, pair_by_stem, read_all, read_image
+from utils.options import FOLDERS
+
+ROOT = Path(__file__).parent.parent
+ALIKE = 0.9  # correlation of thumbnails from which two slices count as neighbours
+THUMBNAIL = 64  # pixels a side
+
+
+def main() -> None:
+    own, flags = split_at_dashes(sys.argv[1:])
+    parser = Parser(__doc__)
+    parser.add_argument("name", help="of the setting; its runs and result.json go to OUT/NAME")
+    parser.add_argument("--data_root", type=Path, default=Path("."), help="folder that holds the ones below")
+    parser.add_argument("--train_img_path", type=Path, help="default: DATA_ROOT/Train-Image")
+    parser.add_argument("--train_msk_path", type=Path, help="default: DATA_ROOT/Train-Mask")
+    parser.add_argument("--semi_img_path", type=Path, help="unlabeled slices; default: DATA_ROOT/Unlabeled")
+    parser.add_argument("--teacher", metavar="NAME", help="train semi-supervised, on pseudo masks by this setting")
+    parser.add_argument("--label_flags", default="", help="for fake_labels_generator.py, in one string")
+    parser.add_argument("--trained_by", metavar="NAME", help="train nothing, score the runs of this setting")
+    parser.add_argument("--test_flags", default="", help="for test.py, in one string, such as '--tta'")
+    parser.add_argument("--against", metavar="NAME", default="default", help="setting to compare with, if it is there")
+    parser.add_argument("--folds", type=number(int, 2), default=5, help="parts of the labeled slices")
+    parser.add_argument("--seeds", type=number(int, 0), nargs="+", default=[0], help="each trains all folds once more")
+    parser.add_argument("--jobs", type=number(int, 1), default=1, help="folds at a time; above 1, a CPU thread each")
+    parser.add_argument("--out", type=Path, default=Path("runs/crossval"), help="folder of all settings")
+    args = parser.parse_args(own)
+    for name, folder in FOLDERS.items():
+        if name in args and getattr(args, name) is None:
+            setattr(args, name, args.data_root / folder)
+
+    pairs = pair_by_stem(args.train_img_path, args.train_msk_path)
+    groups = alike([image for image, _ in pairs])
+    folds = split_in_folds(pairs, groups, args.folds)
+    print(f"slices      {len(pairs)} in {len(set(groups))} groups of neighbours; folds of {[len(f) for f in folds]}")
+    stop_if_another_setting(args, flags)
+
+    work = [(seed, fold) for seed in args.seeds for fold in range(args.folds)]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        scores = list(pool.map(lambda job: run_fold(args, flags, folds, *job), work))
+    report(args, flags, {f"{seed}": merge(scores, work, seed) for seed in args.seeds})
+
+
+def split_at_dashes(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """What comes before ``--`` and what comes after."""
+    place = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:place], arguments[place + 1 :]
+
+
+def alike(images: Sequence[Path]) -> list[int]:
+    """A number for each image, the same for those that chains of similar thumbnails link."""
+
+    def thumbnail(path: Path) -> np.ndarray:
+        return np.asarray(read_image(path).resize((THUMBNAIL, THUMBNAIL), Image.LANCZOS), dtype=float).ravel()
+
+    linked = np.corrcoef(read_all(thumbnail, images)) > ALIKE
+    return connected_components(linked, directed=False)[1].tolist()
+
+
+def split_in_folds(pairs: Sequence[Pair], groups: Sequence[int], count: int) -> list[list[Pair]]:
+    """Whole groups, dealt out in a random order that never changes, each to the smallest fold so far."""
+    if len(set(groups)) < count:
+        raise InputError(f"--folds {count}: the slices are {len(set(groups))} groups of neighbours; ask for fewer")
+    folds = [[] for _ in range(count)]
+    names = list(dict.fromkeys(groups))
+    for name in np.random.default_rng(0).permutation(names):
+        smallest = min(folds, key=len)
+        smallest += [pair for pair, group in zip(pairs, groups, strict=True) if group == name]
+    return folds
+
+
+def stop_if_another_setting(args: argparse.Namespace, flags: list[str]) -> None:
+    """A name stands for one setting: with other flags, folds done before would be mixed with new ones."""
+    setting = {
+        "flags": flags,
+        "images": str(args.train_img_path),
+        "folds": args.folds,
+        "teacher": args.teacher,
+        "label_flags": args.label_flags,
+        "trained_by": args.trained_by,
+        "test_flags": args.test_flags,
+    }
+    path = args.out / args.name / "setting.json"
+    if path.exists() and (before := json.loads(path.read_text())) != setting:
+        changed = ", ".join(f"{key} {before.get(key)!r}" for key in setting if before.get(key) != setting[key])
+        raise InputError(f"{path.parent}: was begun with {changed}; give this setting another name")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(setting, indent=2) + "\n")
+
+
+def run_fold(
+    args: argparse.Namespace, flags: list[str], folds: list[list[Pair]], seed: int, fold: int
+) -> dict[str, float]:
+    """Train without a fold, predict it, and return the Dice of each of its slices."""
+    name = f"seed_{seed}_fold_{fold}"
+    folder = args.out / args.name / name
+    table = folder / "scores.csv"
+    if not table.exists():
+        shutil.rmtree(folder / "slices", ignore_errors=True)
+        training = [pair for other in folds if other is not folds[fold] for pair in other]
+        labeled, held_out = (
+            copy(part, folder / "slices" / kind) for part, kind in ((training, "in"), (folds[fold], "out"))
+        )
+        if args.trained_by:
+            model = args.out / args.trained_by / name / "run" / "best.pth"
+        else:
+            model = train(args, flags, labeled, folder, seed)
+        options = [*args.test_flags.split(), "--img_save_folder", folder / "masks"]
+        script = [
+            "test.py",
+            "--pretrained_model",
+            model,
+            "--test_img_path",
+            held_out[0],
+            "--test_msk_path",
+            held_out[1],
+        ]
+        call([*script, *options], folder / "test.log", args.jobs)
+        shutil.copy(folder / "masks" / "scores.csv", table)
+    with table.open(newline="") as file:
+        return {row["image"]: float(row["dice"]) for row in csv.DictReader(file)}
+
+
+def copy(pairs: list[Pair], folder: Path) -> tuple[Path, Path]:
+    """Copy pairs into a folder of images and a folder of masks."""
+    folders = folder / "image", folder / "mask"
+    for kind, target in enumerate(folders):
+        target.mkdir(parents=True)
+        for pair in pairs:
+            shutil.copy(pair[kind], target)
+    return folders
+
+
+def train(args: argparse.Namespace, flags: list[str], labeled: tuple[Path, Path], folder: Path, seed: int) -> Path:
+    """Train on the labeled slices (and, with a teacher, on its pseudo masks); the checkpoint to predict with."""
+    last = folder / "run" / "last.pth"
+    script, options = "supervised_train.py", []
+    if args.teacher:
+        script = "semi_supervised_train.py"
+        masks = folder / "Pos-Mask"
+        teacher = args.out / args.teacher / folder.name / "run" / "best.pth"
+        options = ["--semi_img_path", args.semi_img_path, "--semi_msk_path", masks]
+        if not last.exists():
+            paths = ["--model_path", teacher, "--Image_dir", args.semi_img_path, "--Mask-dir", masks]
+            call(["fake_labels_generator.py", *paths, *args.label_flags.split()], folder / "labels.log", args.jobs)
+    if last.exists():
+        options = ["--resume", last]
+    else:
+        options += ["--train_img_path", labeled[0], "--train_msk_path", labeled[1], "--val_fraction", 0]
+        options += ["--seed", seed, "--save_folder", last.parent, *flags]
+    call([script, *options], folder / "train.log", args.jobs)
+    return last.with_name("best.pth")
+
+
+def call(command: list, log: Path, jobs: int) -> None:
+    """Run a script. Raises InputError with its last line if it fails."""
+    environment = {**os.environ, **({"OMP_NUM_THREADS": "1"} if jobs > 1 else {})}
+    paths = [str(part.resolve() if isinstance(part, Path) else part) for part in command]
+    with log.open("w") as output:
+        code = subprocess.run(
+            [sys.executable, *paths], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+        ).returncode
+    if code:
+        raise InputError(f"{log}: {command[0]} failed: {log.read_text().strip().splitlines()[-1]}")
+
+
+def merge(scores: list[dict[str, float]], work: list[tuple[int, int]], seed: int) -> dict[str, float]:
+    """The Dice of all slices of one seed's folds."""
+    return {
+        image: dice for found, job in zip(scores, work, strict=True) if job[0] == seed for image, dice in found.items()
+    }
+
+
+def report(args: argparse.Namespace, flags: list[str], dice: dict[str, dict[str, float]]) -> None:
+    """Write result.json and print the setting's row: mean over slices and seeds, and the paired difference."""
+    means = [fmean(of_seed.values()) for of_seed in dice.values()]
+    result = {"name": args.name, "flags": flags, "dice": fmean(means), "seeds": dict(zip(dice, means, strict=True))}
+    if len(means) > 1:
+        result["sd_over_seeds"] = stdev(means)
+    other = args.out / args.against / "result.json"
+    if args.against != args.name and other.exists():
+        result |= paired(per_slice(dice), per_slice(json.loads(other.read_text())["slices"]), args.against)
+    result["slices"] = dice
+    (args.out / args.name / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    spread = f" (sd over seeds {result['sd_over_seeds']:.3f})" if len(means) > 1 else ""
+    gain = "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**result) if "difference" in result else ""
+    print(f"| {args.name} | {' '.join(flags)} | {result['dice']:.3f}{spread} | {gain} |")
+
+
+def per_slice(dice: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Mean Dice of each slice over the seeds."""
+    return {image: fmean(of_seed[image] for of_seed in dice.values()) for image in next(iter(dice.values()))}
+
+
+def paired(ours: dict[str, float], theirs: dict[str, float], name: str) -> dict:
+    """Mean difference of the Dice of the same slices, with a bootstrap interval (95 %) over slices."""
+    differences = np.array([ours[image] - theirs[image] for image in ours])
+    draws = np.random.default_rng(0).choice(differences, (10_000, len(differences))).mean(axis=1)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return {"against": name, "difference": float(differences.mean()), "low": float(low), "high": float(high)}
+
+
+if __name__ == "__main__":
+    run(main)
