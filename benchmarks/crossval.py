@@ -157,7 +157,9 @@ def copy(pairs: list[Pair], folder: Path) -> tuple[Path, Path]:
 
 def train(args: argparse.Namespace, flags: list[str], labeled: tuple[Path, Path], folder: Path, seed: int) -> Path:
     """Train on the labeled slices (and, with a teacher, on its pseudo masks); the checkpoint to predict with."""
-    last = folder / "run" / "last.pth"
+    last, done = folder / "run" / "last.pth", folder / "trained"
+    if done.exists():
+        return last.with_name("best.pth")
     script, options = "supervised_train.py", []
     if args.teacher:
         script = "semi_supervised_train.py"
@@ -173,6 +175,7 @@ def train(args: argparse.Namespace, flags: list[str], labeled: tuple[Path, Path]
         options += ["--train_img_path", labeled[0], "--train_msk_path", labeled[1], "--val_fraction", 0]
         options += ["--seed", seed, "--save_folder", last.parent, *flags]
     call([script, *options], folder / "train.log", args.jobs)
+    done.touch()
     return last.with_name("best.pth")
 
 

@@ -28,6 +28,7 @@ from data.transforms import augment
 from models import build_model
 from models.blocks import fold_batch_norm
 from models.carafe import CARAFE
+from models.reassembly import reassemble
 from utils.checkpoint import save_checkpoint
 from utils.losses import segmentation_loss
 from utils.optimization import Training
@@ -52,6 +53,7 @@ def main() -> None:
 
     report = Report(args)
     measure_carafe(report, args)
+    measure_floor(report, args)
     measure_inference(report, args)
     measure_training(report, args)
     measure_optimizer(report, args)
@@ -159,6 +161,37 @@ def build_carafe(reference: bool, shares: list[int], backward: bool, args: argpa
                     x.grad = None
 
     return work
+
+
+def measure_floor(report: Report, args: argparse.Namespace) -> None:
+    """The reassembly alone against the time that memory needs to read its inputs and write its results once."""
+    kind = element_type(args)
+    many = torch.zeros(2**28 if args.device.type == "cuda" else 2**24, device=args.device)
+    copied = torch.empty_like(many)
+    for share in CARAFE_STAGES:
+        channels, side = share // 2 * args.base_channels, args.image_size // share
+        shapes = {"x": (channels, side), "logits": (100, side), "grad": (channels, 2 * side)}
+        x, logits, grad = (
+            torch.randn(args.batchsize, c, s, s, device=args.device, dtype=kind).to(memory_format=torch.channels_last)
+            for c, s in shapes.values()
+        )
+        x.requires_grad_()
+        logits.requires_grad_()
+        works = {
+            "forward": torch.no_grad()(lambda x=x, logits=logits: reassemble(x, logits, scale=2)),
+            "both": lambda x=x, logits=logits, grad=grad: torch.autograd.grad(
+                reassemble(x, logits, scale=2), (x, logits), grad
+            ),
+            "copy": lambda: copied.copy_(many),
+        }
+        timings = interleaved(works, rounds=4 * args.rounds, device=args.device, warm_up=3)
+        bandwidth = 2 * many.nbytes / timings["copy"].median
+        moved = x.nbytes + logits.nbytes + grad.nbytes  # the result is of the gradient's size
+        for name, number_of_bytes in (("forward", moved), ("both", moved + moved + x.nbytes + logits.nbytes)):
+            times = timings[name].median / (number_of_bytes / bandwidth)
+            note = f"{number_of_bytes / 1e6:.3g} MB: {times:.1f} times a copy's time at {bandwidth / 1e9:,.0f} GB/s"
+            title = f"reassembly of {channels} channels, {args.batchsize} slices, forward"
+            report.add(title + (" + backward" if name == "both" else ""), None, timings[name], note=note)
 
 
 def measure_inference(report: Report, args: argparse.Namespace) -> None:
@@ -344,10 +377,13 @@ def measure_context(report: Report, args: argparse.Namespace) -> None:
 
 def build_ceiling(args: argparse.Namespace) -> Work:
     """A product of square matrices in the precision of our network, ``2 * ceiling_side**3`` operations."""
-    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(choose_precision(args), torch.float32)
     side = ceiling_side(args)
-    a, b = (torch.randn(side, side, device=args.device, dtype=kind) for _ in range(2))
+    a, b = (torch.randn(side, side, device=args.device, dtype=element_type(args)) for _ in range(2))
     return lambda: a @ b
+
+
+def element_type(args: argparse.Namespace) -> torch.dtype:
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(choose_precision(args), torch.float32)
 
 
 def ceiling_side(args: argparse.Namespace) -> int:

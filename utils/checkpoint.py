@@ -111,12 +111,13 @@ def load_model(path: Path | str) -> tuple[nn.Module, dict]:
 def rebuild(content: dict, path: Path | str) -> nn.Module:
     """The network in what ``read_checkpoint(path)`` returned."""
     try:
-        model = build_model(**content["model"])
-        model.load_state_dict(content["weights"])
+        with torch.device("meta"):  # no time for initial weights that the file's replace
+            model = build_model(**content["model"])
+        model.load_state_dict(content["weights"], assign=True)
     except (KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: its weights do not fit its network ({reason}); fetch or copy it again") from error
-    return model
+    return model.to(memory_format=torch.channels_last)  # as built; files may hold another layout
 
 
 def _rename_released(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -15,7 +15,9 @@ def add_prediction_options(parser: Parser) -> None:
     group.add_argument(
         "--image_size", type=number(int, 16, 4096), help="side to resize to; default: as the checkpoint says"
     )
-    group.add_argument("--batchsize", type=number(int, 1), default=8, help="slices at a time")
+    group.add_argument(
+        "--batchsize", type=number(int, 1), help="slices at a time; default: 8 on a GPU, else 1, as more gain nothing"
+    )
     group.add_argument("--tta", action="store_true", help="predict eight flips and turns of each slice, and average")
     group.add_argument(
         "--window", type=window, default="lung", help="of scans: lung, which is -650,1500, or LEVEL,WIDTH in HU"
@@ -26,7 +28,7 @@ def prediction_options(args: argparse.Namespace) -> dict:
     """What ``utils.inference.predict`` takes from the command line."""
     return {
         "device": args.device,
-        "batchsize": args.batchsize,
+        "batchsize": args.batchsize or (8 if args.device.type == "cuda" else 1),
         "precision": choose_precision(args),
         "num_workers": args.num_workers or 0,
         "tta": args.tta,

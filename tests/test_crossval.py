@@ -1,0 +1,92 @@
+"""Cross-validation: neighbours stay together, what is done is kept, settings are compared slice by slice."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import call_as_process
+from PIL import Image
+
+from benchmarks.crossval import alike, paired, per_slice, split_at_dashes, split_in_folds
+from data.errors import InputError
+from data.files import pair_by_stem
+
+TINY = ("--base_channels", 2, "--image_size", 32, "--batchsize", 2)
+
+
+def test_neighbours_are_found_through_chains(tmp_path):
+    rng = np.random.default_rng(0)
+    first, other = rng.uniform(0, 255, (2, 8, 8))
+    # 0, 1 and 2 drift away from each other step by step; 3 is another slice; 4 is 0 at another size.
+    slices = [first, first + rng.normal(0, 25, (8, 8)), None, other, first]
+    slices[2] = slices[1] + rng.normal(0, 25, (8, 8))
+    paths = []
+    for index, (pixels, size) in enumerate(zip(slices, (96, 96, 96, 96, 200), strict=True)):
+        paths.append(tmp_path / f"{index}.png")
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).resize((size, size), Image.BICUBIC).save(paths[-1])
+    groups = alike(paths)
+    assert groups[0] == groups[1] == groups[2] == groups[4] != groups[3]
+
+
+def test_groups_are_never_divided():
+    pairs = [(f"{index}.jpg", f"{index}.png") for index in range(23)]
+    groups = [index // 3 for index in range(23)]
+    folds = split_in_folds(pairs, groups, 4)
+    assert sorted(pair for fold in folds for pair in fold) == sorted(pairs)
+    assert max(map(len, folds)) - min(map(len, folds)) <= 3
+    of_pair = dict(zip(pairs, groups, strict=True))
+    in_folds = [{of_pair[pair] for pair in fold} for fold in folds]
+    assert sum(map(len, in_folds)) == len(set(groups))
+    assert folds == split_in_folds(pairs, groups, 4)
+    with pytest.raises(InputError, match="8 groups"):
+        split_in_folds(pairs, groups, 9)
+
+
+def test_paired_difference():
+    theirs = {f"{index}": index / 40 for index in range(20)}
+    ours = {image: dice + 0.1 for image, dice in theirs.items()}
+    found = paired(ours, theirs, "other")
+    assert found["difference"] == pytest.approx(0.1)
+    assert found["low"] == pytest.approx(0.1) and found["high"] == pytest.approx(0.1)
+    ours["0"] = 1.0
+    assert paired(ours, theirs, "other")["low"] < 0.11 < paired(ours, theirs, "other")["high"]
+    assert per_slice({"0": {"a": 0.2, "b": 1.0}, "7": {"b": 0.0, "a": 0.4}}) == pytest.approx({"a": 0.3, "b": 0.5})
+
+
+def test_flags_for_the_trainer_come_after_dashes():
+    assert split_at_dashes(["a", "--folds", "2", "--", "--lr", "1"]) == (["a", "--folds", "2"], ["--lr", "1"])
+    assert split_at_dashes(["a"]) == (["a"], [])
+
+
+def test_settings_from_start_to_end(phantom, tmp_path):
+    def crossval(*arguments, flags=()):
+        options = ["--data_root", phantom, "--folds", 2, "--out", tmp_path, *arguments]
+        return call_as_process("-m", "benchmarks.crossval", *options, "--", *TINY, "--epoch", 1, *flags)
+
+    crossval("default")
+    result = json.loads((tmp_path / "default" / "result.json").read_text())
+    held_out = [pair[0].name for pair in pair_by_stem(phantom / "Train-Image", phantom / "Train-Mask")]
+    assert sorted(result["slices"]["0"]) == sorted(held_out)
+    assert result["dice"] == pytest.approx(np.mean(list(result["slices"]["0"].values())))
+    for fold in range(2):
+        trained = {path.stem for path in (tmp_path / "default" / f"seed_0_fold_{fold}/slices/in/image").iterdir()}
+        scored = {path.stem for path in (tmp_path / "default" / f"seed_0_fold_{fold}/slices/out/image").iterdir()}
+        assert not trained & scored and len(trained | scored) == 10
+
+    before = (tmp_path / "default" / "seed_0_fold_0" / "run" / "log.csv").stat().st_mtime_ns
+    (tmp_path / "default" / "seed_0_fold_1" / "scores.csv").unlink()
+    crossval("default")  # scores fold 1 again, trains nothing
+    assert json.loads((tmp_path / "default" / "result.json").read_text()) == result
+    assert (tmp_path / "default" / "seed_0_fold_0" / "run" / "log.csv").stat().st_mtime_ns == before
+
+    crossval("semi", "--teacher", "default", "--jobs", 2)
+    semi = json.loads((tmp_path / "semi" / "result.json").read_text())
+    assert semi["against"] == "default" and semi["low"] <= semi["difference"] <= semi["high"]
+    assert len(list((tmp_path / "semi" / "seed_0_fold_0" / "Pos-Mask").glob("*.png"))) == 8
+
+
+def test_a_name_stands_for_one_setting(phantom, tmp_path, call):
+    (tmp_path / "default").mkdir()
+    (tmp_path / "default" / "setting.json").write_text(json.dumps({"flags": ["--lr", "0.1"]}))
+    code, _, error = call("benchmarks.crossval", "default", "--data_root", phantom, "--out", tmp_path)
+    assert code == 2 and "was begun with" in error and "another name" in error
