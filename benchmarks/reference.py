@@ -143,10 +143,9 @@ def read_resized(path: Path, size: int) -> Tensor:
     return torch.from_numpy(np.asarray(image, np.float32) / 255)[None]
 
 
-def predict_folder(checkpoint: Path, images: Path, results: Path) -> None:
+def predict_folder(checkpoint: Path, images: Path, results: Path, device: str) -> None:
     """Slice by slice: decode, resize, predict, save the argmax as a mask of the network's input size."""
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = ReferenceUNet(content["model"]["base_channels"]).to(device).eval()
     model.load_state_dict(content["weights"], strict=False)
     for path in sorted(images.iterdir()):
@@ -157,4 +156,4 @@ def predict_folder(checkpoint: Path, images: Path, results: Path) -> None:
 
 
 if __name__ == "__main__":
-    predict_folder(*map(Path, sys.argv[1:]))
+    predict_folder(*map(Path, sys.argv[1:4]), sys.argv[4])

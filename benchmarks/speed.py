@@ -32,23 +32,41 @@ from models.reassembly import reassemble
 from utils.checkpoint import save_checkpoint
 from utils.losses import segmentation_loss
 from utils.optimization import Training
-from utils.options import add_device_options, add_training_options, complete
+from utils.options import add_device_options, complete
 from utils.precision import autocast, choose_precision
 from utils.ranger import Ranger
+from utils.results import prepare_folder
 
 ROOT = Path(__file__).parent.parent
+TRAINING = {
+    "epoch": 100,
+    "optimizer_type": "ranger",
+    "lr": 5e-3,
+    "weight_decay": 0.0,
+    "lr_schedule": "flat_cosine",
+    "clip_grad": 1.0,
+    "ema_decay": 0.99,
+    "accumulate": 1,
+    "checkpoint_activations": False,
+    "compile": False,
+}
 CARAFE_STAGES = (16, 8, 4, 2)  # input channels over the network's width, which is also how much smaller the map is
 SLICES = 48  # as many as COVID-SemiSeg has for testing
 
 
 def main() -> None:
     parser = Parser(__doc__)
-    add_training_options(parser, save_folder="runs/speed")
-    add_device_options(parser)
-    parser.add_argument("--image_size", type=number(int, 16), default=256, help="side of the slices, a multiple of 16")
+    parser.add_argument("--base_channels", type=number(int, 1), default=64, help="width of the networks")
+    parser.add_argument("--image_size", type=number(int, 32), default=256, help="side of the slices, a multiple of 16")
+    parser.add_argument("--batchsize", type=number(int, 2), default=4, help="slices of a training step, an even number")
     parser.add_argument("--rounds", type=number(int, 1), default=5, help="times that each piece of work is timed")
-    parser.set_defaults(lr_schedule="flat_cosine")
+    parser.add_argument("--save_folder", type=Path, default=Path("runs/speed"), help="for speed.json and speed.md")
+    add_device_options(parser)
+    parser.set_defaults(**TRAINING)
     args = complete(parser.parse_args(), parser)
+    if args.image_size % 16 or args.batchsize % 2:
+        parser.error("--image_size, --batchsize: give a multiple of 16, and an even number")
+    prepare_folder(args.save_folder)
     print(f"machine     {describe_machine(args.device)}")
 
     report = Report(args)
@@ -83,7 +101,6 @@ class Report:
 
     def write(self) -> None:
         folder: Path = self.args.save_folder
-        folder.mkdir(parents=True, exist_ok=True)
         machine = describe_machine(self.args.device)
         settings = {name: getattr(self.args, name) for name in ("base_channels", "image_size", "batchsize", "rounds")}
         content = {"machine": machine, "torch": torch.__version__, **settings, "rows": self.rows}
@@ -346,9 +363,9 @@ def measure_on_slices(report: Report, args: argparse.Namespace, folder: Path) ->
     del model, content
     images, published, ours = (folder / name for name in ("Test-Image", "published", "ours"))
     published.mkdir()
-    options = ["--test_img_path", images, "--img_save_folder", ours, "--device", args.device]
+    options = ["--test_img_path", images, "--img_save_folder", ours, "--device", args.device, "--amp", args.amp]
     works = {
-        "reference": lambda: call("-m", "benchmarks.reference", folder / "model.pth", images, published),
+        "reference": lambda: call("-m", "benchmarks.reference", folder / "model.pth", images, published, args.device),
         "ours": lambda: call("test.py", "--pretrained_model", folder / "model.pth", *options),
     }
     timings = interleaved(works, rounds=(args.rounds + 1) // 2, device=args.device, warm_up=0)

@@ -6,6 +6,7 @@ Triton kernels (reassembly_triton.py) unfold nothing. Both compute the softmax w
 the backward pass needs features and logits (and Triton's the log-sum-exp over the taps) but no kernels.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from importlib import import_module
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 OLDEST_GPU = (8, 0)  # on older ones the Triton kernels run out of registers
-_triton_works = True
+_triton_works: dict[str, bool] = {}  # by kernel, once it was tried
 STRIP_BYTES = 4 << 20  # of unfolded features: small against the cache that the cores share
 
 
@@ -38,7 +39,7 @@ def _backward_in_strips(grad: Tensor, x: Tensor, logits: Tensor, log_sum: Tensor
     """The gradients of ``x`` and ``logits``, both channels last."""
     n, channels, height, width = x.shape
     padded, size = _pad(x, logits, scale)
-    grad_padded = torch.zeros_like(padded)
+    grad_padded = torch.zeros_like(padded, dtype=_accurate(padded))
     grad_logits = torch.empty_like(logits, memory_format=torch.channels_last)
     grad_logits_by_pixel = grad_logits.permute(0, 2, 3, 1)
     grad = grad.permute(0, 2, 3, 1).reshape(n, height, scale, width, scale, channels)
@@ -61,7 +62,7 @@ def _backward_in_strips(grad: Tensor, x: Tensor, logits: Tensor, log_sum: Tensor
                 grad_padded[i, row : row + size, left : left + width] += grad_row[:, :, left].transpose(0, 1)
     radius = size // 2
     grad_x = grad_padded[:, radius : radius + height, radius : radius + width].permute(0, 3, 1, 2)
-    return grad_x.clone(memory_format=torch.channels_last), grad_logits
+    return grad_x.to(x.dtype, memory_format=torch.channels_last, copy=True), grad_logits
 
 
 def _empty_results(x: Tensor, logits: Tensor, scale: int) -> tuple[Tensor, Tensor]:
@@ -114,15 +115,16 @@ def _accurate(tensor: Tensor) -> torch.dtype:
 
 def _by_triton(name: str, otherwise: Callable, *args) -> tuple[Tensor, Tensor]:
     """The Triton kernel of that name or, once one could not be built on this machine, the plain implementation."""
-    global _triton_works
-    if _triton_works and torch.cuda.get_device_capability(args[0].device) >= OLDEST_GPU:
+    if _triton_works.get(name, True) and torch.cuda.get_device_capability(args[0].device) >= OLDEST_GPU:
         try:
-            return getattr(import_module("models.reassembly_triton"), name)(*args)
-        except torch.OutOfMemoryError:
-            raise
+            results = getattr(import_module("models.reassembly_triton"), name)(*args)
+            _triton_works[name] = True
+            return results
         # Triton needs a C compiler and a GPU that is new enough; what it raises otherwise is of many kinds.
         except Exception as error:
-            _triton_works = False
+            if name in _triton_works or isinstance(error, torch.OutOfMemoryError):
+                raise
+            _triton_works[name] = False
             reason = str(error).strip().splitlines()
             reason = f"{type(error).__name__}: {reason[0] if reason else ''}"
             warnings.warn(f"CARAFE runs without its Triton kernels, slowly ({reason})", stacklevel=2)
@@ -160,9 +162,9 @@ _LIBRARY.define("reassemble(Tensor x, Tensor logits, int scale) -> (Tensor, Tens
 _LIBRARY.define(
     "reassemble_backward(Tensor grad, Tensor x, Tensor logits, Tensor log_sum, int scale) -> (Tensor, Tensor)"
 )
-_LIBRARY.impl("reassemble", _in_strips, "CPU")
+_LIBRARY.impl("reassemble", _in_strips, "CompositeExplicitAutograd")  # any device
 _LIBRARY.impl("reassemble", _on_gpu, "CUDA")
-_LIBRARY.impl("reassemble_backward", _backward_in_strips, "CPU")
+_LIBRARY.impl("reassemble_backward", _backward_in_strips, "CompositeExplicitAutograd")
 _LIBRARY.impl("reassemble_backward", _backward_on_gpu, "CUDA")
 torch.library.register_fake("cares_unet::reassemble", _empty_results)
 torch.library.register_fake("cares_unet::reassemble_backward", _empty_gradients)
@@ -174,6 +176,10 @@ def reassemble(x: Tensor, logits: Tensor, *, scale: int) -> Tensor:
 
     x: ``(N, C, H, W)``. logits: ``(N, K*K*S*S, H, W)``, of the kernels' weights before the softmax over the taps: the
     taps row by row over the K x K window (zeros outside the image), then the S x S sub-pixels row by row. Returns
-    ``(N, C, S*H, S*W)``, channels last in memory, in the precision of ``x``. Differentiable once.
+    ``(N, C, S*H, S*W)``, channels last in memory, in the precision of ``x``. Differentiable once. Raises ValueError if
+    the shapes do not fit or K is even.
     """
+    size = math.isqrt(logits.shape[1] // scale**2)
+    if size % 2 == 0 or logits.shape != (x.shape[0], (size * scale) ** 2, *x.shape[2:]):
+        raise ValueError(f"logits of shape {tuple(logits.shape)} are no kernels for {tuple(x.shape)} and scale {scale}")
     return torch.ops.cares_unet.reassemble(x, logits, scale)[0]

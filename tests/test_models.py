@@ -100,3 +100,38 @@ def test_carafe_under_autocast(precision):
     assert torch.allclose(half.float(), carafe(x), atol=0.02)
     for ours, theirs in zip(carafe.parameters(), exact.parameters(), strict=True):
         assert torch.allclose(ours.grad, theirs.grad, atol=0.02 * theirs.grad.abs().max() + 0.02)
+
+
+def test_kernels_that_do_not_fit_are_refused():
+    x = torch.rand(2, 3, 8, 6)
+    for shape in [(3, 100, 8, 6), (2, 99, 8, 6), (2, 100, 16, 6), (2, 64, 8, 6)]:
+        with pytest.raises(ValueError, match="are no kernels for"):
+            reassemble(x, torch.rand(shape), scale=2)
+
+
+def test_without_triton_the_plain_way_is_taken_and_said(monkeypatch):
+    monkeypatch.setattr(reassembly, "_triton_works", {})
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    calls = []
+
+    def broken(name):
+        calls.append(name)
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(reassembly, "import_module", broken)
+    x, logits = torch.rand(1, 4, 6, 5), torch.rand(1, 100, 6, 5)
+    with pytest.warns(UserWarning, match="without its Triton kernels.*C compiler"):
+        first = reassembly._on_gpu(x, logits, 2)[0]
+    assert torch.equal(first, reassembly._on_gpu(x, logits, 2)[0]) and len(calls) == 1
+    assert torch.allclose(first, unfolded(x, logits, 2), atol=1e-5)
+
+
+def test_a_fault_of_a_kernel_that_has_worked_is_not_hidden(monkeypatch):
+    pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA alone")
+    monkeypatch.setattr(reassembly, "_triton_works", {})
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    x, logits = torch.rand(1, 4, 6, 5), torch.rand(1, 100, 6, 5)
+    assert torch.allclose(reassembly._on_gpu(x, logits, 2)[0], unfolded(x, logits, 2), atol=1e-5)
+    monkeypatch.setattr(reassembly, "import_module", lambda name: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        reassembly._on_gpu(x, logits, 2)

@@ -6,6 +6,7 @@ A checkpoint is a dict of tensors and plain types: ``format``, ``model`` (what `
 Nothing here unpickles code.
 """
 
+import copy
 import os
 import pickle
 import re
@@ -113,7 +114,8 @@ def rebuild(content: dict, path: Path | str) -> nn.Module:
     try:
         with torch.device("meta"):  # no time for initial weights that the file's replace
             model = build_model(**content["model"])
-        model.load_state_dict(content["weights"], assign=True)
+        # Copies, as a run to be resumed still needs its file's averaged weights after the network has moved on.
+        model.load_state_dict(copy.deepcopy(content["weights"]), assign=True)
     except (KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: its weights do not fit its network ({reason}); fetch or copy it again") from error

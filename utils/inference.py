@@ -1,5 +1,6 @@
 """From a network and slices of any size to probability maps at the slices' own sizes."""
 
+import ctypes
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -15,6 +16,7 @@ from data.slices import ScanSlices, UnlabeledSlices
 from utils.precision import autocast
 
 T = TypeVar("T")
+MALLOC_OPTIONS = {-1: -1, -4: 0, -8: 1}  # of malloc.h: M_TRIM_THRESHOLD none, M_MMAP_MAX none, M_ARENA_MAX one
 
 
 def predict(
@@ -33,6 +35,8 @@ def predict(
     they are the mean over the eight flips and quarter turns of the slice.
     """
     model.eval().to(device)
+    if device.type == "cpu":
+        _keep_freed_memory()
     batches = DataLoader(slices, batch_size=batchsize, num_workers=num_workers)
     bar = tqdm(total=len(slices), desc="predicting", unit="slice", disable=None)
     with bar:
@@ -61,6 +65,16 @@ def _predict_batches(
             found.append(F.interpolate(probabilities[None], own_size, mode="bilinear", antialias=True)[0].cpu())
             index += 1
         yield found
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep what one forward pass frees for the next: to hand it back and fetch it anew takes time."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another system's C library
+        return
+    for option, value in MALLOC_OPTIONS.items():
+        mallopt(option, value)
 
 
 def _ahead(items: Iterable[T]) -> Iterator[T]:

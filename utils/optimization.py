@@ -1,12 +1,12 @@
 """A training step and its state: network, averaged weights, optimizer, schedule, precision."""
 
 import argparse
+import copy
 import math
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.blocks import ResidualStage
 from utils.losses import segmentation_loss
@@ -57,14 +57,10 @@ class Training:
                 stage.checkpointed = args.checkpoint_activations
         self.forward = torch.compile(model) if args.compile else model
         self.precision = choose_precision(args)
-        self.ema = AveragedModel(model, use_buffers=True)
+        self.average = copy.deepcopy(model)
         self.optimizer = build_optimizer(model, args)
         self.schedule = build_schedule(self.optimizer, args, steps_per_epoch)
         self.scaler = torch.amp.GradScaler(args.device.type, enabled=self.precision == "fp16")
-
-    @property
-    def average(self) -> nn.Module:
-        return self.ema.module
 
     @property
     def lr(self) -> float:
@@ -78,7 +74,7 @@ class Training:
             # Every so many slices, so that each part of a batch has its share of the pseudo-labeled ones.
             part_images, part_masks = images[first :: self.accumulate], masks[first :: self.accumulate]
             with autocast(self.device, self.precision):
-                part_loss = segmentation_loss(self.forward(part_images), part_masks) * (len(part_masks) / len(masks))
+                part_loss = segmentation_loss(self.forward(part_images), part_masks) / self.accumulate
             self.scaler.scale(part_loss).backward()
             loss += part_loss.detach()
         self.scaler.unscale_(self.optimizer)
@@ -88,11 +84,19 @@ class Training:
         self.scaler.update()
         self.optimizer.zero_grad()  # now, lest gradients take memory beside the next step's activations
         self.schedule.step()
-        # A shorter memory at first, so that the random initial weights are forgotten soon.
-        self.ema.multi_avg_fn = get_ema_multi_avg_fn(min(self.ema_decay, (1 + self.steps) / (10 + self.steps)))
-        self.ema.update_parameters(self.model)
+        self._update_average()
         self.steps += 1
         return loss
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # A shorter memory at first, so that the random initial weights are forgotten soon.
+        decay = min(self.ema_decay, (1 + self.steps) / (10 + self.steps)) if self.steps else 0.0
+        pairs = list(zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True))
+        averaged, newest = zip(*[pair for pair in pairs if pair[0].is_floating_point()], strict=True)
+        torch._foreach_lerp_(averaged, newest, 1 - decay)
+        counts, newest = zip(*[pair for pair in pairs if not pair[0].is_floating_point()], strict=True)
+        torch._foreach_copy_(counts, newest)  # of batches that batch norm has seen
 
     def is_finite(self) -> bool:
         """Whether no weight, neither of the network nor of the average, is NaN or infinite."""
@@ -121,7 +125,7 @@ class Training:
     def _parts(self) -> dict:
         return {
             "network": self.model,
-            "ema": self.ema,
+            "ema": self.average,
             "optimizer": self.optimizer,
             "schedule": self.schedule,
             "scaler": self.scaler,

@@ -2,6 +2,8 @@
 
 import argparse
 import math
+import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -11,6 +13,7 @@ from data.errors import InputError
 from data.files import Pair, cases_of, pair_by_stem, split_pairs
 from data.slices import LesionSlices
 from utils.checkpoint import read_checkpoint
+from utils.precision import choose_precision
 from utils.results import holds_something
 
 # The published settings; the defaults of the options below are the best recipe found.
@@ -34,6 +37,7 @@ FOLDERS = {
     "image_dir": "Unlabeled",
     "mask_dir": "Pos-Mask",
 }
+COMPILERS = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++", "cl"]
 PUBLISHED_DECAY = {"decay_rate": 0.1, "decay_epoch": 30, "decay_start_epoch": 800}
 
 
@@ -43,7 +47,7 @@ def add_device_options(parser: Parser) -> None:
     group.add_argument(
         "--num_workers",
         type=number(int, 0),
-        help="loader processes; default: 0, or 4 if the slices do not fit in --cache_gb",
+        help="loader processes; default: 0, or up to 4 if the slices do not fit in --cache_gb",
     )
     group.add_argument(
         "--amp",
@@ -51,7 +55,9 @@ def add_device_options(parser: Parser) -> None:
         default="auto",
         help="mixed precision; auto: bf16 or fp16 on a GPU, off on a CPU",
     )
-    group.add_argument("--cache_gb", type=number(float, 0), default=4.0, help="memory for decoded slices, in GB")
+    group.add_argument(
+        "--cache_gb", type=number(float, 0), default=4.0, help="GB in which each set of decoded slices is kept, or not"
+    )
 
 
 def add_labeled_data_options(parser: Parser) -> None:
@@ -160,10 +166,18 @@ def parse_training_options(parser: Parser) -> argparse.Namespace:
     if not (args.resume and last.exists() and last.samefile(args.resume)) and holds_something(args.save_folder):
         hint = f"--resume {last} to go on with its run, or " if last.exists() else ""
         parser.error(f"--save_folder {args.save_folder}: is not empty; {hint}name another folder")
-    if args.batchsize * math.ceil(args.image_size / 16) ** 2 == 1:
-        parser.error("--batchsize 1: leaves one pixel to normalise by at this --image_size; raise either")
-    if args.accumulate > args.batchsize:
-        parser.error(f"--accumulate {args.accumulate}: more parts than the {args.batchsize} slices of a batch")
+    if args.batchsize % args.accumulate:
+        parser.error(f"--accumulate {args.accumulate}: does not divide --batchsize {args.batchsize}; change either")
+    part = args.batchsize // args.accumulate
+    if part * math.ceil(args.image_size / 16) ** 2 == 1:
+        flags = (
+            "--batchsize 1" if args.accumulate == 1 else f"--batchsize {args.batchsize} --accumulate {args.accumulate}"
+        )
+        parser.error(f"{flags}: leaves one pixel to normalise by at this --image_size; raise that or --batchsize")
+    if args.compile and args.checkpoint_activations:
+        parser.error("--compile and --checkpoint_activations: do not go together; leave one of them out")
+    if args.compile and not any(map(shutil.which, COMPILERS)):
+        parser.error(f"--compile: needs a C++ compiler ({', '.join(COMPILERS)}), none was found; leave it out")
     if (args.val_img_path is None) != (args.val_msk_path is None):
         parser.error("--val_img_path and --val_msk_path go together; give both or none")
     if args.lr_schedule is None:
@@ -197,6 +211,7 @@ def complete(args: argparse.Namespace, parser: Parser) -> argparse.Namespace:
     except (RuntimeError, AssertionError) as error:
         parser.error(f"--device {args.device}: {str(error).splitlines()[0][:200]}; use --device auto")
     args.device = device
+    choose_precision(args)  # refuses what the device can't do, before any slice is read
     return args
 
 
@@ -215,7 +230,7 @@ def loader_options(args: argparse.Namespace, *slices: LesionSlices) -> dict:
     """How a DataLoader is to read the slices: by workers if they are decoded anew at every access."""
     workers = args.num_workers
     if workers is None:
-        workers = 0 if all(part.kept for part in slices) else 4
+        workers = 0 if all(part.kept for part in slices) else min(4, os.cpu_count())
     return {"num_workers": workers, "pin_memory": args.device.type == "cuda"}
 
 

@@ -20,7 +20,7 @@ from utils.checkpoint import rebuild, save_checkpoint
 from utils.losses import segmentation_loss
 from utils.metrics import scores
 from utils.optimization import Training
-from utils.options import options_of
+from utils.options import loader_options, options_of
 from utils.precision import autocast
 from utils.reporting import RunLog, warn
 from utils.results import prepare_folder
@@ -65,6 +65,8 @@ def fit(model: nn.Module, batches: DataLoader, validation: LesionSlices | None, 
     print(f"run         epochs {done + 1} to {args.epoch} of {len(batches)} steps; if interrupted: --resume {last}")
 
     augmentation = augment if args.data_augmentation else None
+    if validation is not None:
+        validation_batches = DataLoader(validation, batch_size=args.batchsize, **loader_options(args, validation))
     drawn_at = saved_at = save_seconds = float("-inf")
     bar = tqdm(total=args.epoch * len(batches), initial=done * len(batches), unit="step", disable=None)
     for epoch in range(done + 1, args.epoch + 1):
@@ -73,7 +75,7 @@ def fit(model: nn.Module, batches: DataLoader, validation: LesionSlices | None, 
         row = {"epoch": epoch, **_train_epoch(training, batches, augmentation, bar, last)}
         predictions = None
         if validation is not None:
-            scored, predictions = validate(training, validation, args.batchsize)
+            scored, predictions = validate(training, validation_batches)
             row |= scored
         if not (training.is_finite() and math.isfinite(row.get("val_loss", 0.0))):
             raise InputError(_lost(f"the weights are after step {training.steps}", row["lr"], last))
@@ -131,11 +133,11 @@ def _train_epoch(
 
 
 @torch.inference_mode()
-def validate(training: Training, validation: LesionSlices, batchsize: int) -> tuple[dict[str, float], list[Tensor]]:
+def validate(training: Training, batches: DataLoader) -> tuple[dict[str, float], list[Tensor]]:
     """Loss and mean scores of the averaged weights, and their argmax predictions, ``(size, size)`` each."""
     model, device = training.average.eval(), training.device
     losses, rows, predictions = [], [], []
-    for images, masks in DataLoader(validation, batch_size=batchsize):
+    for images, masks in batches:
         with autocast(device, training.precision):
             logits = model(images.to(device))
         losses += [segmentation_loss(logits, masks.to(device)).item()] * len(masks)
