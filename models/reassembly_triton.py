@@ -113,7 +113,8 @@ def _forward(
     weights = tl.exp(scores - largest[None, :])
     total = tl.sum(weights, axis=0)
     weights *= (1 / total)[None, :]
-    tl.store(_at(log_sum, n, s, h, w), largest + tl.log(total), mask=exist & (block == 0))
+    if block == 0:
+        tl.store(_at(log_sum, n, s, h, w), largest + tl.log(total), mask=exist)
 
     pointers, mask = _sources(x, n, channel, source_y, source_x, shape)
     features = tl.load(pointers, mask=mask, other=0)
