@@ -25,6 +25,7 @@ from data.command_line import Parser, number, run
 from data.errors import InputError
 from data.files import Pair, pair_by_stem, read_all, read_image
 from utils.options import FOLDERS
+from utils.tables import confidence_interval
 
 ROOT = Path(__file__).parent.parent
 ALIKE = 0.9  # correlation of thumbnails from which two slices count as neighbours
@@ -221,10 +222,9 @@ def per_slice(dice: dict[str, dict[str, float]]) -> dict[str, float]:
 
 def paired(ours: dict[str, float], theirs: dict[str, float], name: str) -> dict:
     """Mean difference of the Dice of the same slices, with a bootstrap interval (95 %) over slices."""
-    differences = np.array([ours[image] - theirs[image] for image in ours])
-    draws = np.random.default_rng(0).choice(differences, (10_000, len(differences))).mean(axis=1)
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return {"against": name, "difference": float(differences.mean()), "low": float(low), "high": float(high)}
+    differences = [ours[image] - theirs[image] for image in ours]
+    low, high = confidence_interval(differences)
+    return {"against": name, "difference": fmean(differences), "low": low, "high": high}
 
 
 if __name__ == "__main__":

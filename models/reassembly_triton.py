@@ -1,7 +1,7 @@
 """CARAFE's reassembly on a GPU: Triton kernels that take in the softmax over the taps, forward and backward.
 
-The definition, in ``models.carafe``, passes over the features once for each of the K*K taps, and a GPU waits for its
-memory all the while. Here the features come from memory about once and the softmax is never stored. The sums over
+Strip by strip, as ``models.reassembly`` does it on a CPU, a GPU would wait for its memory and for the next launch all
+the while. Here the features come from memory about once and the softmax is never stored. The sums over
 taps and over channels are matrix products, as in attention: a tile's output pixels (the queries) draw on one small
 window of source pixels (the keys), and the matrix of weights between them, zero where a source pixel is none of an
 output pixel's taps, times the window's features is the result. Most of that matrix is zeros, but tensor cores get
