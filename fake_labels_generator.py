@@ -44,19 +44,18 @@ def main() -> None:
     add_device_options(parser)
     args = parse_options(parser)
 
-    model, preprocessing = load_model(args.model_path)
-    size = args.image_size or preprocessing["image_size"]
+    model, preprocessing = load_model(args.model_path, image_size=args.image_size)
     if scans := find_scans(args.image_dir):
-        label_scans(model, scans, size, args)
+        label_scans(model, scans, preprocessing, args)
         return
-    slices = UnlabeledSlices(list_slices(args.image_dir), size=size, cache_gb=args.cache_gb)
+    slices = UnlabeledSlices(list_slices(args.image_dir), **preprocessing, cache_gb=args.cache_gb)
     masks = ResultFolder(
         args.mask_dir,
         table="pseudo_labels.csv",
         inputs=slices.files,
         made_by={
             "checkpoint": str(args.model_path),
-            "image_size": size,
+            **preprocessing,
             "tta": args.tta,
             "confidence": args.confidence,
         },
@@ -87,11 +86,11 @@ def main() -> None:
         warn("more lesion than background; is the model trained, and are these slices like those it was trained on?")
 
 
-def label_scans(model: nn.Module, scans: list[Scan], size: int, args: argparse.Namespace) -> None:
+def label_scans(model: nn.Module, scans: list[Scan], preprocessing: dict, args: argparse.Namespace) -> None:
     """Label whole scans, each mask a volume in the space of its scan."""
     if args.confidence:
         raise InputError("--confidence: is for slices; make some of the scans with python -m data.prepare volumes")
-    made_by = {"checkpoint": str(args.model_path), "image_size": size, "tta": args.tta, "window": args.window}
+    made_by = {"checkpoint": str(args.model_path), **preprocessing, "tta": args.tta, "window": args.window}
     masks = ResultFolder(
         args.mask_dir,
         table="pseudo_labels.csv",
@@ -100,7 +99,9 @@ def label_scans(model: nn.Module, scans: list[Scan], size: int, args: argparse.N
         suffix=".nii.gz",
     )
     left_out = []
-    predicted = predict_scans(model, scans, left_out, window=args.window, image_size=size, **prediction_options(args))
+    predicted = predict_scans(
+        model, scans, left_out, window=args.window, preprocessing=preprocessing, **prediction_options(args)
+    )
     for scan, volume, soft, _ in predicted:
         mask = soft > 127
         write_like(mask.astype(np.uint8), volume.geometry, masks.path_of(scan.path))

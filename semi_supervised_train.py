@@ -15,6 +15,7 @@ from utils.options import (
     labeled_pairs,
     loader_options,
     parse_training_options,
+    preprocessing,
 )
 from utils.reporting import report_pairs
 from utils.training import fit, initial_model
@@ -33,9 +34,9 @@ def main() -> None:
 
     train_pairs, val_pairs = labeled_pairs(args)
     pseudo_pairs = pair_by_stem(args.semi_img_path, args.semi_msk_path)
-    labeled = LesionSlices(train_pairs, size=args.image_size, cache_gb=args.cache_gb)
-    pseudo = LesionSlices(pseudo_pairs, size=args.image_size, cache_gb=args.cache_gb, pseudo=True)
-    validation = LesionSlices(val_pairs, size=args.image_size, cache_gb=args.cache_gb) if val_pairs else None
+    labeled = LesionSlices(train_pairs, **preprocessing(args), cache_gb=args.cache_gb)
+    pseudo = LesionSlices(pseudo_pairs, **preprocessing(args), cache_gb=args.cache_gb, pseudo=True)
+    validation = LesionSlices(val_pairs, **preprocessing(args), cache_gb=args.cache_gb) if val_pairs else None
     report_pairs("labeled", labeled)
     report_pairs("pseudo", pseudo)
     report_pairs("validation", validation)

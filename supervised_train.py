@@ -12,6 +12,7 @@ from utils.options import (
     labeled_pairs,
     loader_options,
     parse_training_options,
+    preprocessing,
 )
 from utils.reporting import report_pairs
 from utils.training import fit, initial_model
@@ -26,8 +27,8 @@ def main() -> None:
     torch.manual_seed(args.seed)
 
     train_pairs, val_pairs = labeled_pairs(args)
-    labeled = LesionSlices(train_pairs, size=args.image_size, cache_gb=args.cache_gb)
-    validation = LesionSlices(val_pairs, size=args.image_size, cache_gb=args.cache_gb) if val_pairs else None
+    labeled = LesionSlices(train_pairs, **preprocessing(args), cache_gb=args.cache_gb)
+    validation = LesionSlices(val_pairs, **preprocessing(args), cache_gb=args.cache_gb) if val_pairs else None
     report_pairs("labeled", labeled)
     report_pairs("validation", validation)
 

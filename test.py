@@ -47,16 +47,15 @@ def main() -> None:
 
 def predict_and_score(args: argparse.Namespace, cases: list[Case]) -> tuple[ResultFolder, list[Model]]:
     """Predict every case, save its mask and, if asked for, its map and picture."""
-    network, preprocessing = load_model(args.pretrained_model)
-    size = args.image_size or preprocessing["image_size"]
-    slices = UnlabeledSlices([case.image for case in cases], size=size, cache_gb=args.cache_gb)
+    network, preprocessing = load_model(args.pretrained_model, image_size=args.image_size)
+    slices = UnlabeledSlices([case.image for case in cases], **preprocessing, cache_gb=args.cache_gb)
     results = ResultFolder(
         args.img_save_folder,
         table="scores.csv",
         inputs=slices.files,
         made_by={
             "checkpoint": str(args.pretrained_model),
-            "image_size": size,
+            **preprocessing,
             "tta": args.tta,
             "threshold": args.threshold,
         },
@@ -81,9 +80,8 @@ def predict_and_score(args: argparse.Namespace, cases: list[Case]) -> tuple[Resu
 
 def predict_and_score_scans(args: argparse.Namespace, scans: list[Scan]) -> None:
     """Predict every scan, save its mask in its own space and, if asked for, its map, and score it."""
-    network, preprocessing = load_model(args.pretrained_model)
-    size = args.image_size or preprocessing["image_size"]
-    made_by = {"checkpoint": str(args.pretrained_model), "image_size": size, "tta": args.tta}
+    network, preprocessing = load_model(args.pretrained_model, image_size=args.image_size)
+    made_by = {"checkpoint": str(args.pretrained_model), **preprocessing, "tta": args.tta}
     made_by |= {"threshold": args.threshold, "window": args.window}
     results = ResultFolder(
         args.img_save_folder,
@@ -95,7 +93,7 @@ def predict_and_score_scans(args: argparse.Namespace, scans: list[Scan]) -> None
     )
     left_out = []
     for scan, volume, soft, truth in predict_scans(
-        network, scans, left_out, window=args.window, image_size=size, **prediction_options(args)
+        network, scans, left_out, window=args.window, preprocessing=preprocessing, **prediction_options(args)
     ):
         mask = lesion_mask(soft, args.threshold)
         write_like(mask.astype(np.uint8), volume.geometry, results.path_of(scan.path))

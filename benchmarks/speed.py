@@ -342,10 +342,10 @@ def measure_on_slices(report: Report, args: argparse.Namespace, folder: Path) ->
             pass
 
     reference = DecodedAtEveryAccess(pairs, args.image_size)
-    decoded = LesionSlices(pairs, size=args.image_size)
+    decoded = LesionSlices(pairs, image_size=args.image_size)
     works = {
         "reference": lambda: one_pass(reference),
-        "first": lambda: one_pass(LesionSlices(pairs, size=args.image_size)),
+        "first": lambda: one_pass(LesionSlices(pairs, image_size=args.image_size)),
         "after": lambda: one_pass(decoded),
     }
     timings = interleaved(works, rounds=2 * args.rounds, device=args.device)

@@ -10,20 +10,22 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.files import IGNORE, Pair, read_all, read_image, read_pair
+from data.grays import align_grays
 from data.window import Window
 
 
 class _DecodedSlices(Dataset):
     """Slices at one size, read once at the start and kept decoded if they fit in ``cache_gb`` gigabytes.
 
+    ``align_grays`` brings the gray levels of different sources together (data/grays.py).
     A subclass says how one of ``files`` is decoded: uint8 ``(planes, size, size)``, the image first.
     """
 
     planes: int
 
-    def __init__(self, files: Sequence, *, size: int, cache_gb: float) -> None:
-        self.files, self.size = list(files), size
-        self.kept = len(self.files) * self.planes * size**2 <= cache_gb * 1e9
+    def __init__(self, files: Sequence, *, image_size: int, align_grays: bool = False, cache_gb: float = 4.0) -> None:
+        self.files, self.image_size, self.align_grays = list(files), image_size, align_grays
+        self.kept = len(self.files) * self.planes * image_size**2 <= cache_gb * 1e9
 
         def look(file) -> tuple[Tensor | None, Tensor]:
             decoded = self._decode(file)
@@ -51,27 +53,21 @@ class LesionSlices(_DecodedSlices):
     """Slices with their lesion masks, at one size; ``files`` are pairs of paths.
 
     An item is an image, float32 ``(1, size, size)`` in [0, 1], and a mask, int64 ``(size, size)`` in
-    {0, 1, 255 = ignore}. All files are read once, at the start; what fits in
+    {0, 1, 255 = ignore}; ``size`` is ``image_size``. All files are read once, at the start; what fits in
     ``cache_gb`` gigabytes is kept decoded (2 bytes a pixel), a larger set is decoded anew at every access.
     ``pseudo`` admits masks with ignored pixels. Raises InputError that names every file that can't be used.
     """
 
     planes = 2
 
-    def __init__(
-        self,
-        files: Sequence[Pair],
-        *,
-        size: int,
-        cache_gb: float = 4.0,
-        pseudo: bool = False,
-    ) -> None:
+    def __init__(self, files: Sequence[Pair], *, pseudo: bool = False, **options) -> None:
         self.pseudo = pseudo
-        super().__init__(files, size=size, cache_gb=cache_gb)
+        super().__init__(files, **options)
 
     def _decode(self, file: Pair) -> Tensor:
         image, mask = read_pair(file, pseudo=self.pseudo)
-        return torch.stack([_resized(image, self.size, Image.LANCZOS), _resized(mask, self.size, Image.NEAREST)])
+        prepared = prepare(image, self.image_size, self.align_grays)
+        return torch.stack([prepared, _resized(mask, self.image_size, Image.NEAREST)])
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, mask = self._decoded(index)
@@ -91,11 +87,8 @@ class UnlabeledSlices(_DecodedSlices):
 
     planes = 1
 
-    def __init__(self, files: Sequence[Path], *, size: int, cache_gb: float = 4.0) -> None:
-        super().__init__(files, size=size, cache_gb=cache_gb)
-
     def _decode(self, file: Path) -> Tensor:
-        return _resized(read_image(file), self.size, Image.LANCZOS)[None]
+        return prepare(read_image(file), self.image_size, self.align_grays)[None]
 
     def __getitem__(self, index: int) -> Tensor:
         return self._decoded(index).float() / 255
@@ -112,19 +105,26 @@ class ScanSlices(Dataset):
     hu: Hounsfield units ``(S, H, W)``; ``window`` makes gray levels of them.
     """
 
-    def __init__(self, hu: np.ndarray, *, window: Window, size: int) -> None:
-        self.hu, self.window, self.size = hu, window, size
+    def __init__(self, hu: np.ndarray, *, window: Window, image_size: int, align_grays: bool = False) -> None:
+        self.hu, self.window, self.image_size, self.align_grays = hu, window, image_size, align_grays
 
     def __len__(self) -> int:
         return len(self.hu)
 
     def __getitem__(self, index: int) -> Tensor:
         gray = Image.fromarray(self.window.to_gray(self.hu[index]))
-        return _resized(gray, self.size, Image.LANCZOS)[None].float() / 255
+        return prepare(gray, self.image_size, self.align_grays)[None].float() / 255
 
     def own_size(self, index: int) -> tuple[int, int]:
         """Height and width of the slice as scanned."""
         return self.hu.shape[1:]
+
+
+def prepare(image: Image.Image, image_size: int, align: bool) -> Tensor:
+    """An 8-bit gray image as networks take it, but for the scale: uint8 ``(image_size, image_size)``."""
+    if align:
+        image = Image.fromarray(align_grays(np.asarray(image)))
+    return _resized(image, image_size, Image.LANCZOS)
 
 
 def _resized(image: Image.Image, size: int, resample: Image.Resampling) -> Tensor:

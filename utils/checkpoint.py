@@ -77,6 +77,7 @@ def read_checkpoint(path: Path) -> dict:
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a checkpoint; give a CARes-UNet checkpoint")
     if content.get("format") == FORMAT and content.keys() >= FIELDS:
+        content["preprocessing"].setdefault("align_grays", False)  # files of before there was a choice
         return content
     if "classfier.weight" in content:
         content = _rename_released(content)
@@ -91,22 +92,25 @@ def read_checkpoint(path: Path) -> dict:
             "num_classes": num_classes,
             "base_channels": base_channels,
         },
-        "preprocessing": {"image_size": 256},
+        "preprocessing": {"image_size": 256, "align_grays": False},
         "weights": content,
         "epoch": 0,
     }
 
 
-def load_model(path: Path | str) -> tuple[nn.Module, dict]:
+def load_model(path: Path | str, *, image_size: int | None = None) -> tuple[nn.Module, dict]:
     """The network of a checkpoint, rebuilt from the file alone, and its preprocessing.
 
     The network is for prediction only: in eval mode, its batch norms folded into the convolutions before them.
 
-    Takes all that ``read_checkpoint`` does; the preprocessing is ``{"image_size": int}``, the side to which
-    slices were resized. Raises InputError as it does, and if weights are missing or of another shape.
+    Takes all that ``read_checkpoint`` does. The preprocessing is ``{"image_size": int, "align_grays": bool}``, the
+    side to which slices were resized (or the one given here in its place) and whether their gray levels were brought
+    together; the data sets of data/slices.py take both. Raises InputError as ``read_checkpoint`` does, and if weights
+    are missing or of another shape.
     """
     content = read_checkpoint(Path(path))
-    return fold_batch_norm(rebuild(content, path).eval()), content["preprocessing"]
+    preprocessing = content["preprocessing"] | ({"image_size": image_size} if image_size else {})
+    return fold_batch_norm(rebuild(content, path).eval()), preprocessing
 
 
 def rebuild(content: dict, path: Path | str) -> nn.Module:

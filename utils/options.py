@@ -23,6 +23,7 @@ PAPER_RECIPE = {
     "lr": 5e-4,
     "lr_schedule": "step",
     "optimizer_type": "ranger",
+    "align_grays": False,
     "data_augmentation": False,
     "ema_decay": 0.0,
     "clip_grad": 0.0,
@@ -74,6 +75,12 @@ def add_labeled_data_options(parser: Parser) -> None:
         help="share of labeled slices, or scans, for validation",
     )
     group.add_argument("--image_size", type=number(int, 16, 4096), default=256, help="side to which slices are resized")
+    group.add_argument(
+        "--align_grays",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="scale each slice so that its soft tissue has one gray level, whatever window it was stored with",
+    )
     group.add_argument(
         "--data_augmentation", action=argparse.BooleanOptionalAction, default=True, help="random turns, shifts, grays"
     )
@@ -145,8 +152,8 @@ def parse_training_options(parser: Parser) -> argparse.Namespace:
     if given.recipe == "paper":
         parser.set_defaults(**PAPER_RECIPE)
     if checkpoint:
-        width, image_size = checkpoint["model"]["base_channels"], checkpoint["preprocessing"]["image_size"]
-        parser.set_defaults(base_channels=width, image_size=image_size)
+        width = checkpoint["model"]["base_channels"]
+        parser.set_defaults(base_channels=width, **checkpoint["preprocessing"])
     if given.resume:
         if "training" not in checkpoint or checkpoint["run"]["script"] != parser.prog:
             parser.error(f"--resume {source}: not the last.pth of a run of {parser.prog}; give that file")
@@ -224,6 +231,11 @@ def options_of(args: argparse.Namespace) -> dict:
         for name, value in vars(args).items()
         if name not in here and value is not None
     }
+
+
+def preprocessing(args: argparse.Namespace) -> dict:
+    """What is done to every slice before the network sees it, as the data sets take it and checkpoints keep it."""
+    return {"image_size": args.image_size, "align_grays": args.align_grays}
 
 
 def loader_options(args: argparse.Namespace, *slices: LesionSlices) -> dict:

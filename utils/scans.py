@@ -62,13 +62,13 @@ def predict_scans(
     left_out: list[FileError],
     *,
     window: Window,
-    image_size: int,
+    preprocessing: dict,
     **options,
 ) -> Iterator[tuple[Scan, Volume, np.ndarray, np.ndarray | None]]:
     """Yield each scan with its volume, its lesion map, uint8 ``(S, H, W)``, and its true lesions or None.
 
-    ``options`` go to ``utils.inference.predict``. One scan is held at a time; one that can't be used is left out and
-    its error appended to ``left_out``.
+    ``preprocessing`` goes to ``ScanSlices``, ``options`` to ``utils.inference.predict``. One scan is held at a time;
+    one that can't be used is left out and its error appended to ``left_out``.
     """
     for number, scan in enumerate(scans, start=1):
         tqdm.write(f"{'scan':<11} {number} of {len(scans)}: {scan.path}")
@@ -80,7 +80,7 @@ def predict_scans(
             continue
         if volume.note:
             tqdm.write(f"{'':<11} note: {volume.note}")
-        slices = ScanSlices(volume.slices, window=window, size=image_size)
+        slices = ScanSlices(volume.slices, window=window, **preprocessing)
         yield scan, volume, np.stack([lesion_map(found) for found in predict(network, slices, **options)]), truth
 
 

@@ -20,7 +20,7 @@ from utils.checkpoint import rebuild, save_checkpoint
 from utils.losses import segmentation_loss
 from utils.metrics import scores
 from utils.optimization import Training
-from utils.options import loader_options, options_of
+from utils.options import loader_options, options_of, preprocessing
 from utils.precision import autocast
 from utils.reporting import RunLog, warn
 from utils.results import prepare_folder
@@ -89,7 +89,7 @@ def fit(model: nn.Module, batches: DataLoader, validation: LesionSlices | None, 
 
         content = {
             "model": model.config,
-            "preprocessing": {"image_size": args.image_size},
+            "preprocessing": preprocessing(args),
             "weights": training.average.state_dict(),
             "epoch": epoch,
             "best_score": best,

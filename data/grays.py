@@ -1,0 +1,26 @@
+"""Gray levels of slices from different sources, brought together."""
+
+import numpy as np
+
+SOFT_TISSUE = 210  # its usual gray level in a lung window
+
+
+def align_grays(gray: np.ndarray) -> np.ndarray:
+    """Scale a slice so that its soft tissue has the same gray level as in every other, uint8 ``(H, W)``.
+
+    Soft tissue is the median of the brighter of two classes, the darker one being lung and air, as Otsu's threshold
+    parts them. A slice stored with the full range of Hounsfield units so comes near one in a lung window.
+    """
+    count = np.bincount(gray.ravel(), minlength=256)
+    tissue = np.median(gray[gray > _otsu(count)]) if np.count_nonzero(count) > 1 else SOFT_TISSUE
+    return np.clip(np.round(gray * (SOFT_TISSUE / tissue)), 0, 255).astype(np.uint8)
+
+
+def _otsu(count: np.ndarray) -> int:
+    """The largest level of the darker class, for the largest variance between the two; ``count``: pixels a level."""
+    pixels = np.cumsum(count)[:-1].astype(float)
+    total = np.cumsum(count * np.arange(256.0))
+    darker = np.maximum(pixels, 1)
+    brighter = np.maximum(count.sum() - pixels, 1)
+    difference = total[:-1] / darker - (total[-1] - total[:-1]) / brighter
+    return int(np.argmax(darker * brighter * difference**2))
