@@ -1,12 +1,12 @@
-"""Train CARes-UNet on labeled and pseudo-labeled slices, half and half."""
+"""Train CARes-UNet on labeled slices and on slices without truth, half and half."""
 
 import torch
 from torch.utils.data import ConcatDataset, DataLoader
 
 from data.command_line import Parser, run
-from data.files import pair_by_stem
+from data.files import list_slices, pair_by_stem
 from data.sampling import HalfAndHalf
-from data.slices import LesionSlices
+from data.slices import LesionSlices, SlicesToLabel
 from utils.options import (
     add_device_options,
     add_labeled_data_options,
@@ -17,7 +17,8 @@ from utils.options import (
     parse_training_options,
     preprocessing,
 )
-from utils.reporting import report_pairs
+from utils.reporting import report_images, report_pairs
+from utils.teacher import TeacherLabels
 from utils.training import fit, initial_model
 
 
@@ -33,20 +34,27 @@ def main() -> None:
     torch.manual_seed(args.seed)
 
     train_pairs, val_pairs = labeled_pairs(args)
-    pseudo_pairs = pair_by_stem(args.semi_img_path, args.semi_msk_path)
     labeled = LesionSlices(train_pairs, **preprocessing(args), cache_gb=args.cache_gb)
-    pseudo = LesionSlices(pseudo_pairs, **preprocessing(args), cache_gb=args.cache_gb, pseudo=True)
     validation = LesionSlices(val_pairs, **preprocessing(args), cache_gb=args.cache_gb) if val_pairs else None
     report_pairs("labeled", labeled)
-    report_pairs("pseudo", pseudo)
     report_pairs("validation", validation)
+
+    if args.method == "pseudo":
+        pseudo_pairs = pair_by_stem(args.semi_img_path, args.semi_msk_path)
+        pseudo = LesionSlices(pseudo_pairs, **preprocessing(args), cache_gb=args.cache_gb, pseudo=True)
+        report_pairs("pseudo", pseudo)
+        teacher_labels = None
+    else:
+        pseudo = SlicesToLabel(list_slices(args.semi_img_path), **preprocessing(args), cache_gb=args.cache_gb)
+        report_images(pseudo)
+        teacher_labels = TeacherLabels(args.confidence)
 
     batches = DataLoader(
         ConcatDataset([labeled, pseudo]),
         batch_sampler=HalfAndHalf(len(labeled), len(pseudo), args.batchsize),
         **loader_options(args, labeled, pseudo),
     )
-    fit(initial_model(args), batches, validation, args)
+    fit(initial_model(args), batches, validation, args, teacher_labels)
 
 
 if __name__ == "__main__":

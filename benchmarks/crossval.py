@@ -40,8 +40,8 @@ def main() -> None:
     parser.add_argument("--train_img_path", type=Path, help="default: DATA_ROOT/Train-Image")
     parser.add_argument("--train_msk_path", type=Path, help="default: DATA_ROOT/Train-Mask")
     parser.add_argument("--semi_img_path", type=Path, help="unlabeled slices; default: DATA_ROOT/Unlabeled")
-    parser.add_argument("--teacher", metavar="NAME", help="train semi-supervised, on pseudo masks by this setting")
-    parser.add_argument("--label_flags", default="", help="for fake_labels_generator.py, in one string")
+    parser.add_argument("--teacher", metavar="NAME", help="train on semi-supervised from the models of this setting")
+    parser.add_argument("--label_flags", help="label by them before, with these flags of the generator, in one string")
     parser.add_argument("--trained_by", metavar="NAME", help="train nothing, score the runs of this setting")
     parser.add_argument("--test_flags", default="", help="for test.py, in one string, such as '--tta'")
     parser.add_argument("--against", metavar="NAME", default="default", help="setting to compare with, if it is there")
@@ -157,19 +157,21 @@ def copy(pairs: list[Pair], folder: Path) -> tuple[Path, Path]:
 
 
 def train(args: argparse.Namespace, flags: list[str], labeled: tuple[Path, Path], folder: Path, seed: int) -> Path:
-    """Train on the labeled slices (and, with a teacher, on its pseudo masks); the checkpoint to predict with."""
+    """Train on the labeled slices (and, from a teacher, on unlabeled ones); the checkpoint to predict with."""
     last, done = folder / "run" / "last.pth", folder / "trained"
     if done.exists():
         return last.with_name("best.pth")
     script, options = "supervised_train.py", []
     if args.teacher:
         script = "semi_supervised_train.py"
-        masks = folder / "Pos-Mask"
         teacher = args.out / args.teacher / folder.name / "run" / "best.pth"
-        options = ["--semi_img_path", args.semi_img_path, "--semi_msk_path", masks]
-        if not last.exists():
+        options = ["--semi_img_path", args.semi_img_path, "--pretrained_model", teacher]
+        if args.label_flags is not None:
+            masks = folder / "Pos-Mask"
+            options += ["--semi_msk_path", masks]
             paths = ["--model_path", teacher, "--Image_dir", args.semi_img_path, "--Mask-dir", masks]
-            call(["fake_labels_generator.py", *paths, *args.label_flags.split()], folder / "labels.log", args.jobs)
+            if not last.exists():
+                call(["fake_labels_generator.py", *paths, *args.label_flags.split()], folder / "labels.log", args.jobs)
     if last.exists():
         options = ["--resume", last]
     else:

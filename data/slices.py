@@ -99,6 +99,13 @@ class UnlabeledSlices(_DecodedSlices):
             return image.height, image.width
 
 
+class SlicesToLabel(UnlabeledSlices):
+    """Unlabeled slices for training: an item is that of ``UnlabeledSlices`` and a mask, all of it IGNORE."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return super().__getitem__(index), torch.full((self.image_size, self.image_size), IGNORE)
+
+
 class ScanSlices(Dataset):
     """The axial slices of a scan at one size: an item is an image, float32 ``(1, size, size)`` in [0, 1].
 

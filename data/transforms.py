@@ -54,5 +54,21 @@ def vary_grays(images: Tensor) -> Tensor:
     return (images + draw(0, 0.04) * torch.randn_like(images)).clamp(0, 1)
 
 
+def cut_and_mix(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """CutMix: put a rectangle of each slice's neighbour in the batch, image and mask, in its place in the slice.
+
+    images: ``(N, 1, H, W)``. masks: ``(N, H, W)``. A rectangle has up to half of the area.
+    """
+    n, _, height, width = images.shape
+    share = _uniform(n, images.device, 0, 0.5).view(-1, 1, 1)
+    ratio = _uniform(n, images.device, -math.log(2), math.log(2)).exp().view(-1, 1, 1)
+    tall, wide = (share * ratio).sqrt().clamp(max=1), (share / ratio).sqrt().clamp(max=1)
+    top, left = (torch.rand_like(share) * (1 - side) for side in (tall, wide))
+    y = torch.linspace(0, 1, height, device=images.device).view(1, -1, 1)
+    x = torch.linspace(0, 1, width, device=images.device).view(1, 1, -1)
+    inside = (top <= y) & (y < top + tall) & (left <= x) & (x < left + wide)
+    return images.roll(1, 0).where(inside[:, None], images), masks.roll(1, 0).where(inside, masks)
+
+
 def _uniform(n: int, device: torch.device, low: float, high: float) -> Tensor:
     return low + (high - low) * torch.rand(n, device=device)

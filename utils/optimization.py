@@ -58,6 +58,7 @@ class Training:
         self.forward = torch.compile(model) if args.compile else model
         self.precision = choose_precision(args)
         self.average = copy.deepcopy(model)
+        self.from_trained = args.checkpoint is not None
         self.optimizer = build_optimizer(model, args)
         self.schedule = build_schedule(self.optimizer, args, steps_per_epoch)
         self.scaler = torch.amp.GradScaler(args.device.type, enabled=self.precision == "fp16")
@@ -89,9 +90,17 @@ class Training:
         return loss
 
     @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """Class probabilities ``(N, C, H, W)`` by the averaged weights, for images float32 ``(N, C, H, W)``."""
+        with autocast(self.device, self.precision):
+            return self.average.eval()(images).float().softmax(dim=1)
+
+    @torch.no_grad()
     def _update_average(self) -> None:
         # A shorter memory at first, so that the random initial weights are forgotten soon.
-        decay = min(self.ema_decay, (1 + self.steps) / (10 + self.steps)) if self.steps else 0.0
+        decay = self.ema_decay
+        if not self.from_trained:
+            decay = min(decay, (1 + self.steps) / (10 + self.steps)) if self.steps else 0.0
         pairs = list(zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True))
         averaged, newest = zip(*[pair for pair in pairs if pair[0].is_floating_point()], strict=True)
         torch._foreach_lerp_(averaged, newest, 1 - decay)
@@ -107,13 +116,17 @@ class Training:
         random = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.device)
-        return {**{name: part.state_dict() for name, part in self._parts().items()}, "random": random}
+        return {
+            **{name: part.state_dict() for name, part in self._parts().items()},
+            "random": random,
+            "from_trained": self.from_trained,
+        }
 
     def load_state_dict(self, state: dict, *, lr: float, weight_decay: float) -> None:
         """Go on from a saved state, with this learning rate and weight decay, which may have been given anew."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
-        self.steps = self.schedule.last_epoch
+        self.steps, self.from_trained = self.schedule.last_epoch, state["from_trained"]
         torch.set_rng_state(state["random"]["cpu"])
         if self.device.type == "cuda" and "cuda" in state["random"]:
             torch.cuda.set_rng_state(state["random"]["cuda"], self.device)

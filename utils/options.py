@@ -23,6 +23,7 @@ PAPER_RECIPE = {
     "lr": 5e-4,
     "lr_schedule": "step",
     "optimizer_type": "ranger",
+    "method": "pseudo",
     "align_grays": False,
     "data_augmentation": False,
     "ema_decay": 0.0,
@@ -87,9 +88,21 @@ def add_labeled_data_options(parser: Parser) -> None:
 
 
 def add_pseudo_labeled_data_options(parser: Parser) -> None:
-    group = parser.add_argument_group("pseudo-labeled slices")
+    group = parser.add_argument_group("slices without truth")
     group.add_argument("--semi_img_path", type=Path, help="default: DATA_ROOT/Unlabeled")
-    group.add_argument("--semi_msk_path", type=Path, help="default: DATA_ROOT/Pos-Mask")
+    group.add_argument(
+        "--method",
+        choices=["pseudo", "teacher"],
+        default="teacher",
+        help="pseudo: learn the masks of fake_labels_generator.py; teacher: the averaged weights label at every step",
+    )
+    group.add_argument("--semi_msk_path", type=Path, help="pseudo: its masks; default: DATA_ROOT/Pos-Mask")
+    group.add_argument(
+        "--confidence",
+        type=number(float, 0, 1),
+        default=0.95,
+        help="teacher: pixels whose likelier class has a probability below this are ignored",
+    )
 
 
 def add_training_options(parser: Parser, *, save_folder: str) -> None:

@@ -4,6 +4,7 @@ import argparse
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -24,6 +25,7 @@ from utils.options import loader_options, options_of, preprocessing
 from utils.precision import autocast
 from utils.reporting import RunLog, warn
 from utils.results import prepare_folder
+from utils.teacher import TeacherLabels
 
 READ_LOSS_EVERY = 1  # seconds; reading a loss makes the host wait for the GPU
 DRAW_EVERY = 30  # seconds; drawing takes about one, an epoch of a small network less
@@ -39,11 +41,18 @@ def initial_model(args: argparse.Namespace) -> nn.Module:
     return model.to(args.device)
 
 
-def fit(model: nn.Module, batches: DataLoader, validation: LesionSlices | None, args: argparse.Namespace) -> None:
+def fit(
+    model: nn.Module,
+    batches: DataLoader,
+    validation: LesionSlices | None,
+    args: argparse.Namespace,
+    teacher_labels: TeacherLabels | None = None,
+) -> None:
     """Train ``model`` for ``args.epoch`` epochs and keep the results in ``args.save_folder``.
 
     batches: a loader of images float32 ``(N, C, H, W)`` and masks int64 ``(N, H, W)``; one pass is one epoch.
     validation: its mean Dice decides which weights become ``best.pth``. Without it (None) the newest ones do.
+    teacher_labels: augments the batches in place of the usual augmentation, and labels their second half.
     ``last.pth`` has all that a resumed run needs to go on bit for bit.
     Raises InputError if there is no full batch, the folder can't be written, or the loss stops being finite.
     """
@@ -65,6 +74,8 @@ def fit(model: nn.Module, batches: DataLoader, validation: LesionSlices | None, 
     print(f"run         epochs {done + 1} to {args.epoch} of {len(batches)} steps; if interrupted: --resume {last}")
 
     augmentation = augment if args.data_augmentation else None
+    if teacher_labels:
+        augmentation = partial(teacher_labels, teacher=training.predict)
     if validation is not None:
         validation_batches = DataLoader(validation, batch_size=args.batchsize, **loader_options(args, validation))
     drawn_at = saved_at = save_seconds = float("-inf")
@@ -73,6 +84,8 @@ def fit(model: nn.Module, batches: DataLoader, validation: LesionSlices | None, 
         started = time.monotonic()
         bar.set_description_str(f"epoch {epoch}" + (f", best Dice {best:.3f}" if best >= 0 else ""), refresh=False)
         row = {"epoch": epoch, **_train_epoch(training, batches, augmentation, bar, last)}
+        if teacher_labels:
+            row["kept_share"] = teacher_labels.kept_share()
         predictions = None
         if validation is not None:
             scored, predictions = validate(training, validation_batches)
