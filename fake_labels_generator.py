@@ -6,17 +6,18 @@ from statistics import fmean
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data.command_line import Parser, exit_if_left_out, number, run
 from data.errors import InputError
-from data.files import IGNORED_GRAY, list_slices
+from data.files import IGNORE, IGNORED_GRAY, list_slices, pair_by_stem, read_all, read_pair
 from data.slices import UnlabeledSlices
 from data.volumes import write_like
 from utils.checkpoint import load_model
 from utils.evaluation_options import add_prediction_options, prediction_options
 from utils.evaluation_report import report_scans
 from utils.inference import predict
+from utils.metrics import scores
 from utils.options import add_device_options, parse_options
 from utils.reporting import report_images, warn
 from utils.results import ResultFolder
@@ -40,15 +41,20 @@ def main() -> None:
         help=f"pixels whose likelier class has a probability below this are stored as {IGNORED_GRAY}, for "
         "semi_supervised_train.py to ignore; 0: none",
     )
+    parser.add_argument("--truth_path", type=Path, help="true masks, where they are known, to score the labels")
     add_prediction_options(parser)
     add_device_options(parser)
     args = parse_options(parser)
 
     model, preprocessing = load_model(args.model_path, image_size=args.image_size)
     if scans := find_scans(args.image_dir):
+        if args.truth_path:
+            raise InputError("--truth_path: is for slices; test.py scores the masks of scans")
         label_scans(model, scans, preprocessing, args)
         return
-    slices = UnlabeledSlices(list_slices(args.image_dir), **preprocessing, cache_gb=args.cache_gb)
+    files = list_slices(args.image_dir)
+    truth = read_truth(args.image_dir, args.truth_path) if args.truth_path else {}
+    slices = UnlabeledSlices(files, **preprocessing, cache_gb=args.cache_gb)
     masks = ResultFolder(
         args.mask_dir,
         table="pseudo_labels.csv",
@@ -71,6 +77,9 @@ def main() -> None:
             "mean_confidence": confidence.mean().item(),
             "kept_share": kept.float().mean().item(),
         }
+        if path in truth:
+            row["dice"] = scores(label > 0, truth[path])["dice"]
+            row["kept_dice"] = scores(label > 0, truth[path].where(kept, IGNORE))["dice"]
         masks.save_image(path, torch.where(label > 0, 255, 0).where(kept, IGNORED_GRAY).to(torch.uint8).numpy())
         masks.add_row(row)
 
@@ -80,10 +89,21 @@ def main() -> None:
     print(f"masks       {len(masks.rows)} in {masks.folder}, {with_lesion} of them with a lesion; {masks.table}")
     print(f"mean        lesion {mean['lesion_share']:.2%}, confidence {mean['mean_confidence']:.3f}, ", end="")
     print(f"kept {mean['kept_share']:.2%} of the pixels")
+    if truth:
+        print(f"{'Dice':<11} {mean['dice']:.3f} of the labels, {mean['kept_dice']:.3f} of the pixels kept (0/0 is 1)")
     if with_lesion == 0:
         warn("not one mask has a lesion; is the model trained, and are these slices like those it was trained on?")
     elif mean["lesion_share"] > 0.5:
         warn("more lesion than background; is the model trained, and are these slices like those it was trained on?")
+
+
+def read_truth(images: Path, masks: Path) -> dict[Path, Tensor]:
+    """The true classes ``(H, W)`` of every image of a folder, by its path."""
+    pairs = pair_by_stem(images, masks)
+    return {
+        image: torch.from_numpy(np.array(mask))
+        for (image, _), (_, mask) in zip(pairs, read_all(read_pair, pairs), strict=True)
+    }
 
 
 def label_scans(model: nn.Module, scans: list[Scan], preprocessing: dict, args: argparse.Namespace) -> None:

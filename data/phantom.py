@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="data root to write")
     parser.add_argument("--labeled", type=number(int, 0), default=40, metavar="N", help="training slices")
     parser.add_argument("--unlabeled", type=number(int, 0), default=160, metavar="N", help="without masks")
+    parser.add_argument("--unlabeled_truth", action="store_true", help="also save their masks, to score pseudo labels")
     parser.add_argument("--test", type=number(int, 0), default=20, metavar="N", help="test slices")
     parser.add_argument("--volumes", type=number(int, 0), metavar="N", help="scans as NIfTI and DICOM, no slices")
     parser.add_argument("--depth", type=number(int, 3), default=40, metavar="D", help="slices of such a scan")
@@ -81,7 +82,8 @@ def main() -> None:
     args = parser.parse_args()
 
     counts = {"Train": args.labeled, "Unlabeled": args.unlabeled, "Test": args.test}
-    folders = {split: [args.out / name for name in FOLDERS[split]] for split in counts if counts[split]}
+    names = FOLDERS | ({"Unlabeled": ("Unlabeled", "Unlabeled-Mask")} if args.unlabeled_truth else {})
+    folders = {split: [args.out / name for name in names[split]] for split in counts if counts[split]}
     for folder in chain(*folders.values()) if args.volumes is None else [args.out]:
         if folder.is_dir() and any(folder.iterdir()):
             raise InputError(f"{folder} is not empty: remove it or choose another --out")

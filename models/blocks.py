@@ -28,17 +28,22 @@ class ConvBNReLU(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with an identity shortcut: ``(N, C, H, W) -> (N, C, H, W)``."""
+    """Two 3x3 convolutions with an identity shortcut: ``(N, C, H, W) -> (N, C, H, W)``.
 
-    def __init__(self, channels: int) -> None:
+    Without the ``shortcut`` it is the plain block of the paper's ablation.
+    """
+
+    def __init__(self, channels: int, *, shortcut: bool = True) -> None:
         super().__init__()
+        self.shortcut = shortcut
         self.conv1 = ConvBNReLU(channels, channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.relu(x + self.bn2(self.conv2(self.conv1(x))))
+        change = self.bn2(self.conv2(self.conv1(x)))
+        return self.relu(x + change if self.shortcut else change)
 
     def fold(self) -> None:
         self.conv2, self.bn2 = fuse_conv_bn_eval(self.conv2, self.bn2), nn.Identity()
@@ -52,11 +57,11 @@ class ResidualStage(nn.Sequential):
 
     checkpointed = False
 
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, shortcut: bool = True) -> None:
         super().__init__(
             OrderedDict(
                 conv=ConvBNReLU(in_channels, out_channels, stride=stride),
-                residual=ResidualBlock(out_channels),
+                residual=ResidualBlock(out_channels, shortcut=shortcut),
             )
         )
 

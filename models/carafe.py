@@ -37,3 +37,15 @@ class CARAFE(nn.Module):
         features = F.conv2d(x, self.out.weight)
         logits = self.encoder(self.compressor(x))
         return reassemble(features, logits, scale=self.scale).add_(self.out.bias.view(-1, 1, 1))
+
+
+class BilinearUpsampling(nn.Module):
+    """``(N, in_channels, H, W) -> (N, out_channels, 2*H, 2*W)``: what CARAFE replaces, for the paper's ablation."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.out = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # As in CARAFE, the 1x1 convolution comes first; here its bias commutes, too.
+        return F.interpolate(self.out(x), scale_factor=2, mode="bilinear", align_corners=False)

@@ -1,43 +1,56 @@
 """CARes-UNet (Xu et al., Medical Physics 48(11), 2021), read from top to bottom as its Figure 1."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.blocks import ResidualStage
-from models.carafe import CARAFE
+from models.carafe import CARAFE, BilinearUpsampling
 
 
 class CAResUNet(nn.Module):
     """UNet with residual blocks and content-aware upsampling.
 
     Maps slices ``(N, in_channels, H, W)`` of any height and width to logits ``(N, num_classes, H, W)``.
-    ``base_channels`` is the width of the first of the five levels; each level below doubles it.
+    ``base_channels`` is the width of the first of the five levels; each level below doubles it. For the paper's
+    ablation, ``block`` "plain" has no shortcuts and ``upsample`` "bilinear" no CARAFE.
     """
 
-    def __init__(self, in_channels: int = 1, num_classes: int = 2, base_channels: int = 64) -> None:
+    def __init__(
+        self,
+        in_channels: int = 1,
+        num_classes: int = 2,
+        base_channels: int = 64,
+        *,
+        block: str = "residual",
+        upsample: str = "carafe",
+    ) -> None:
         super().__init__()
+        stage = partial(ResidualStage, shortcut={"residual": True, "plain": False}[block])
+        upsampling = {"carafe": CARAFE, "bilinear": BilinearUpsampling}[upsample]
         c1, c2, c3, c4, c5 = (base_channels * 2**level for level in range(5))
 
-        self.encoder1 = ResidualStage(in_channels, c1)
-        self.down1 = ResidualStage(c1, c1, stride=2)
-        self.encoder2 = ResidualStage(c1, c2)
-        self.down2 = ResidualStage(c2, c2, stride=2)
-        self.encoder3 = ResidualStage(c2, c3)
-        self.down3 = ResidualStage(c3, c3, stride=2)
-        self.encoder4 = ResidualStage(c3, c4)
-        self.down4 = ResidualStage(c4, c4, stride=2)
+        self.encoder1 = stage(in_channels, c1)
+        self.down1 = stage(c1, c1, stride=2)
+        self.encoder2 = stage(c1, c2)
+        self.down2 = stage(c2, c2, stride=2)
+        self.encoder3 = stage(c2, c3)
+        self.down3 = stage(c3, c3, stride=2)
+        self.encoder4 = stage(c3, c4)
+        self.down4 = stage(c4, c4, stride=2)
 
-        self.bottleneck = ResidualStage(c4, c5)
+        self.bottleneck = stage(c4, c5)
 
-        self.up4 = CARAFE(c5, c4)
-        self.decoder4 = ResidualStage(c4 + c4, c4)
-        self.up3 = CARAFE(c4, c3)
-        self.decoder3 = ResidualStage(c3 + c3, c3)
-        self.up2 = CARAFE(c3, c2)
-        self.decoder2 = ResidualStage(c2 + c2, c2)
-        self.up1 = CARAFE(c2, c1)
-        self.decoder1 = ResidualStage(c1 + c1, c1)
+        self.up4 = upsampling(c5, c4)
+        self.decoder4 = stage(c4 + c4, c4)
+        self.up3 = upsampling(c4, c3)
+        self.decoder3 = stage(c3 + c3, c3)
+        self.up2 = upsampling(c3, c2)
+        self.decoder2 = stage(c2 + c2, c2)
+        self.up1 = upsampling(c2, c1)
+        self.decoder1 = stage(c1 + c1, c1)
 
         self.head = nn.Conv2d(c1, num_classes, 1)
 

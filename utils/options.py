@@ -40,6 +40,7 @@ FOLDERS = {
     "mask_dir": "Pos-Mask",
 }
 COMPILERS = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++", "cl"]
+NETWORK_OPTIONS = {"base_channels": 64, "block": "residual", "upsample": "carafe"}
 PUBLISHED_DECAY = {"decay_rate": 0.1, "decay_epoch": 30, "decay_start_epoch": 800}
 
 
@@ -109,6 +110,12 @@ def add_training_options(parser: Parser, *, save_folder: str) -> None:
     group = parser.add_argument_group("model and training")
     group.add_argument("--recipe", choices=["default", "paper"], default="default", help="paper: published settings")
     group.add_argument("--base_channels", type=number(int, 1), default=64, help="width of the first level")
+    group.add_argument(
+        "--block", choices=["residual", "plain"], default="residual", help="plain: without the paper's shortcuts"
+    )
+    group.add_argument(
+        "--upsample", choices=["carafe", "bilinear"], default="carafe", help="bilinear: without the paper's CARAFE"
+    )
     group.add_argument("--pretrained_model", type=Path, help="checkpoint whose weights to start from")
     group.add_argument("--epoch", type=number(int, 1), default=200, help="passes over the labeled slices")
     group.add_argument("--batchsize", type=number(int, 1), default=4, help="slices a step")
@@ -165,8 +172,8 @@ def parse_training_options(parser: Parser) -> argparse.Namespace:
     if given.recipe == "paper":
         parser.set_defaults(**PAPER_RECIPE)
     if checkpoint:
-        width = checkpoint["model"]["base_channels"]
-        parser.set_defaults(base_channels=width, **checkpoint["preprocessing"])
+        network = {name: checkpoint["model"].get(name, default) for name, default in NETWORK_OPTIONS.items()}
+        parser.set_defaults(**network, **checkpoint["preprocessing"])
     if given.resume:
         if "training" not in checkpoint or checkpoint["run"]["script"] != parser.prog:
             parser.error(f"--resume {source}: not the last.pth of a run of {parser.prog}; give that file")
@@ -176,8 +183,9 @@ def parse_training_options(parser: Parser) -> argparse.Namespace:
     args = parser.parse_args()
     args.script, args.checkpoint = parser.prog, checkpoint
 
-    if checkpoint and args.base_channels != width:
-        parser.error(f"--base_channels {args.base_channels}: the network in {source} has {width}; leave the flag out")
+    for name, used in network.items() if checkpoint else ():
+        if (asked := getattr(args, name)) != used:
+            parser.error(f"--{name} {asked}: the network in {source} has {used}; leave the flag out")
     if args.resume and args.optimizer_type != (used := checkpoint["run"]["options"]["optimizer_type"]):
         parser.error(f"--optimizer_type {args.optimizer_type}: the run in {source} uses {used}; leave the flag out")
     if args.resume and args.epoch <= checkpoint["epoch"]:

@@ -21,7 +21,7 @@ from utils.checkpoint import rebuild, save_checkpoint
 from utils.losses import segmentation_loss
 from utils.metrics import scores
 from utils.optimization import Training
-from utils.options import loader_options, options_of, preprocessing
+from utils.options import NETWORK_OPTIONS, loader_options, options_of, preprocessing
 from utils.precision import autocast
 from utils.reporting import RunLog, warn
 from utils.results import prepare_folder
@@ -37,7 +37,7 @@ def initial_model(args: argparse.Namespace) -> nn.Module:
     if args.checkpoint:
         model = rebuild(args.checkpoint, args.resume or args.pretrained_model)
     else:
-        model = build_model("cares_unet", base_channels=args.base_channels)
+        model = build_model("cares_unet", **{name: getattr(args, name) for name in NETWORK_OPTIONS})
     return model.to(args.device)
 
 
