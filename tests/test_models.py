@@ -3,6 +3,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from models import build_model, reassembly
 from models.carafe import CARAFE
@@ -23,6 +24,19 @@ def test_padding_does_not_move_the_image():
         padded = model(image[..., :40])
         by_hand = model(F.pad(image[..., :40], (0, 8, 0, 0), mode="replicate"))[..., :40]
     assert torch.equal(padded, by_hand)
+
+
+@pytest.mark.parametrize("block", ["residual", "plain"])
+@pytest.mark.parametrize("upsample", ["carafe", "bilinear"])
+def test_ablations_change_what_they_name(block, upsample):
+    torch.manual_seed(0)
+    model = build_model("cares_unet", base_channels=2, block=block, upsample=upsample).eval()
+    kinds = {type(module).__name__ for module in model.modules()}
+    assert ("CARAFE" in kinds) == (upsample == "carafe") and ("BilinearUpsampling" in kinds) == (upsample == "bilinear")
+    nn.init.zeros_(model.encoder1.residual.bn2.weight)  # nothing but the shortcut is left of this block
+    x = torch.rand(1, 1, 32, 32)
+    assert model.encoder1(x).any().item() == (block == "residual")
+    assert model(torch.rand(2, 1, 33, 50)).shape == (2, 2, 33, 50)
 
 
 def test_published_size():

@@ -72,6 +72,11 @@ def test_more_slices_leave_the_first_unchanged(written, tmp_path):
     assert {name: more[name] for name in written[1]} == written[1]
 
 
+def test_truth_of_unlabeled_slices_on_request(written, tmp_path):
+    files = generate(tmp_path, "--labeled=3", "--unlabeled=4", "--test=2", "--unlabeled_truth")
+    assert len(files) == len(written[1]) + 4 and {name: files[name] for name in written[1]} == written[1]
+
+
 def test_layout(written):
     out, files = written
     assert {folder.name for folder in out.iterdir()} == set(COUNTS)  # and so no mask of Unlabeled

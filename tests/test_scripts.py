@@ -32,6 +32,7 @@ def chain(phantom, tmp_path_factory):
         "semi": call_as_process(
             "semi_supervised_train.py",
             *("--data_root", data, *SMALL, "--pretrained_model", best, "--save_folder", runs / "semi"),
+            *("--method", "pseudo"),
         ),
         "test": call_as_process(
             "test.py",
@@ -90,6 +91,36 @@ def test_confidence_marks_pixels_to_ignore(chain, tmp_path, call):
         *("--base_channels", 2, "--image_size", 32, "--epoch", 1, "--save_folder", tmp_path / "run"),
     )
     assert code == 0 and "pseudo      8 pairs" in out
+
+
+def test_the_teacher_method(chain, tmp_path, call):
+    """Slices without masks are enough."""
+    root, _ = chain
+    shutil.copytree(root / "data" / "Unlabeled", tmp_path / "slices")
+    start = ["--data_root", root / "data", "--pretrained_model", root / "runs" / "supervised" / "best.pth", *SMALL]
+    start += ["--semi_img_path", tmp_path / "slices", "--confidence", 0.6]
+    code, out, _ = call("semi_supervised_train", *start, "--save_folder", tmp_path / "whole")
+    assert code == 0 and f"slices      8 from {tmp_path / 'slices'}" in out
+    kept = [float(row["kept_share"]) for row in csv.DictReader((tmp_path / "whole" / "log.csv").open())]
+    assert len(kept) == 3 and all(0 < share <= 1 for share in kept)
+
+
+def test_scored_pseudo_labels(chain, tmp_path, call):
+    """Their Dice is that of test.py on the same masks."""
+    root, _ = chain
+    best = root / "runs" / "supervised" / "best.pth"
+    data = ["--truth_path", root / "data" / "Test-Mask", "--Image_dir", root / "data" / "Test-Image"]
+    code, out, _ = call("fake_labels_generator", "--model_path", best, *data, "--Mask-dir", tmp_path / "masks")
+    assert code == 0
+    rows = {row["image"]: row for row in csv.DictReader((tmp_path / "masks" / "pseudo_labels.csv").open())}
+    call(
+        "test",
+        *("--data_root", root / "data", "--predictions", tmp_path / "masks", "--img_save_folder", tmp_path / "out"),
+    )
+    for scored in csv.DictReader((tmp_path / "out" / "scores.csv").open()):
+        row = rows[scored["image"]]
+        assert float(row["dice"]) == pytest.approx(float(scored["dice"])) and row["dice"] == row["kept_dice"]
+    assert "Dice        " in out
 
 
 def test_masks_and_tables_of_test(chain):

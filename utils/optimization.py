@@ -46,10 +46,12 @@ class Training:
     """All that a training step changes, and that a resumed run therefore needs.
 
     ``model`` is the network that learns, ``average`` the network of its averaged (EMA) weights. Nothing in a step makes
-    the host wait for the GPU, but for fp16's search for overflows.
+    the host wait for the GPU, but for fp16's search for overflows. ``trained``: the network's weights are not random.
     """
 
-    def __init__(self, model: nn.Module, args: argparse.Namespace, *, steps_per_epoch: int) -> None:
+    def __init__(
+        self, model: nn.Module, args: argparse.Namespace, *, steps_per_epoch: int, trained: bool = False
+    ) -> None:
         self.model, self.device, self.steps = model, args.device, 0
         self.clip_grad, self.ema_decay, self.accumulate = args.clip_grad, args.ema_decay, args.accumulate
         for stage in model.modules():
@@ -58,7 +60,7 @@ class Training:
         self.forward = torch.compile(model) if args.compile else model
         self.precision = choose_precision(args)
         self.average = copy.deepcopy(model)
-        self.from_trained = args.checkpoint is not None
+        self.trained = trained
         self.optimizer = build_optimizer(model, args)
         self.schedule = build_schedule(self.optimizer, args, steps_per_epoch)
         self.scaler = torch.amp.GradScaler(args.device.type, enabled=self.precision == "fp16")
@@ -97,9 +99,8 @@ class Training:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        # A shorter memory at first, so that the random initial weights are forgotten soon.
         decay = self.ema_decay
-        if not self.from_trained:
+        if not self.trained:  # a shorter memory at first, so that the random initial weights are forgotten soon
             decay = min(decay, (1 + self.steps) / (10 + self.steps)) if self.steps else 0.0
         pairs = list(zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True))
         averaged, newest = zip(*[pair for pair in pairs if pair[0].is_floating_point()], strict=True)
@@ -119,14 +120,14 @@ class Training:
         return {
             **{name: part.state_dict() for name, part in self._parts().items()},
             "random": random,
-            "from_trained": self.from_trained,
+            "trained": self.trained,
         }
 
     def load_state_dict(self, state: dict, *, lr: float, weight_decay: float) -> None:
         """Go on from a saved state, with this learning rate and weight decay, which may have been given anew."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
-        self.steps, self.from_trained = self.schedule.last_epoch, state["from_trained"]
+        self.steps, self.trained = self.schedule.last_epoch, state["trained"]
         torch.set_rng_state(state["random"]["cpu"])
         if self.device.type == "cuda" and "cuda" in state["random"]:
             torch.cuda.set_rng_state(state["random"]["cuda"], self.device)

@@ -94,10 +94,10 @@ def add_pseudo_labeled_data_options(parser: Parser) -> None:
     group.add_argument(
         "--method",
         choices=["pseudo", "teacher"],
-        default="teacher",
-        help="pseudo: learn the masks of fake_labels_generator.py; teacher: the averaged weights label at every step",
+        help="pseudo: learn the masks of fake_labels_generator.py, which --semi_msk_path implies; teacher: learn what "
+        "the averaged weights find at every step; default: teacher",
     )
-    group.add_argument("--semi_msk_path", type=Path, help="pseudo: its masks; default: DATA_ROOT/Pos-Mask")
+    group.add_argument("--semi_msk_path", type=Path, help="pseudo: masks; default: DATA_ROOT/Pos-Mask")
     group.add_argument(
         "--confidence",
         type=number(float, 0, 1),
@@ -208,6 +208,10 @@ def parse_training_options(parser: Parser) -> argparse.Namespace:
         parser.error(f"--compile: needs a C++ compiler ({', '.join(COMPILERS)}), none was found; leave it out")
     if (args.val_img_path is None) != (args.val_msk_path is None):
         parser.error("--val_img_path and --val_msk_path go together; give both or none")
+    if getattr(args, "method", "") is None:
+        args.method = "pseudo" if args.semi_msk_path else "teacher"
+    if getattr(args, "method", "") == "teacher" and not args.data_augmentation:
+        parser.error("--no-data_augmentation: leaves --method teacher nothing to learn; give --method pseudo")
     if args.lr_schedule is None:
         decays = any(getattr(args, name) is not None for name in PUBLISHED_DECAY)
         args.lr_schedule = "step" if decays else "flat_cosine"

@@ -62,7 +62,7 @@ def fit(
     prepare_folder(folder)
     last = folder / "last.pth"
 
-    training = Training(model, args, steps_per_epoch=len(batches))
+    training = Training(model, args, steps_per_epoch=len(batches), trained=args.checkpoint is not None)
     done, best = 0, -1.0
     if args.resume:
         done, best = args.checkpoint["epoch"], args.checkpoint["best_score"]

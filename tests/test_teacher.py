@@ -1,0 +1,62 @@
+import pytest
+import torch
+
+from data.files import IGNORE
+from data.transforms import cut_and_mix
+from utils.teacher import TeacherLabels
+
+
+def bright_is_lesion(images):
+    """A teacher that is surer, the further a pixel is from mid-gray."""
+    return torch.cat([1 - images, images], dim=1)
+
+
+def batch(n=8, size=32):
+    torch.manual_seed(0)
+    return torch.rand(n, 1, size, size).round(decimals=1), torch.randint(2, (n, size, size))
+
+
+def test_confident_pixels_get_the_teachers_label_and_others_none(monkeypatch):
+    monkeypatch.setattr("utils.teacher.random_positions", lambda n, device: torch.eye(2, 3).repeat(n, 1, 1))
+    monkeypatch.setattr("utils.teacher.vary_grays", lambda images: images)
+    monkeypatch.setattr("utils.teacher.cut_and_mix", lambda images, masks: (images, masks))
+    images, masks = batch()
+    labels = TeacherLabels(confidence=0.75)
+    new_images, new_masks = labels(images, masks, bright_is_lesion)
+    assert torch.allclose(new_images, images) and torch.equal(new_masks[:4], masks[:4])
+    gray, label = images[4:, 0], new_masks[4:]
+    assert (label[gray > 0.75] == 1).all() and (label[gray < 0.25] == 0).all()
+    unsure = (gray > 0.25) & (gray < 0.75)
+    assert unsure.any() and (label[unsure] == IGNORE).all()
+    assert labels.kept_share() == pytest.approx((~unsure).float().mean().item())
+
+
+def test_the_teacher_sees_the_slice_in_its_new_place_but_its_old_grays():
+    seen = []
+
+    def teacher(images):
+        seen.append(images.clone())
+        return bright_is_lesion(images)
+
+    images, masks = batch(2)
+    images = (images > 0.5).float()
+    new_images, new_masks = TeacherLabels(confidence=0.5)(images, masks, teacher)
+    (shown,) = seen
+    assert not torch.equal(shown, images[1:]) and not torch.equal(new_images[1:], shown)
+    clear = (shown[0, 0] - 0.5).abs() > 0.01
+    assert torch.equal(new_masks[1][clear], (shown[0, 0] > 0.5).long()[clear])
+
+
+def test_cut_and_mix_moves_image_and_mask_together():
+    torch.manual_seed(0)
+    masks = torch.arange(16).view(-1, 1, 1).expand(16, 40, 24).clone()
+    mixed, mixed_masks = cut_and_mix(masks[:, None].float(), masks)
+    assert torch.equal(mixed[:, 0].long(), mixed_masks)
+    neighbours = (torch.arange(16) - 1) % 16
+    for own, (mask, neighbour) in enumerate(zip(mixed_masks, neighbours, strict=True)):
+        assert set(mask.unique().tolist()) <= {own, neighbour.item()}
+        pasted = mask == neighbour
+        rows, columns = pasted.any(dim=1).sum(), pasted.any(dim=0).sum()
+        assert pasted.sum() == rows * columns  # one rectangle
+    share = (mixed_masks != masks).float().mean()
+    assert 0.1 < share < 0.4
