@@ -49,10 +49,10 @@ def test_the_teacher_sees_the_slice_in_its_new_place_but_its_old_grays(monkeypat
 
 def test_cut_and_mix_moves_image_and_mask_together():
     torch.manual_seed(0)
-    masks = torch.arange(16).view(-1, 1, 1).expand(16, 40, 24).clone()
+    masks = torch.arange(200).view(-1, 1, 1).expand(200, 40, 24).clone()
     mixed, mixed_masks = cut_and_mix(masks[:, None].float(), masks)
     assert torch.equal(mixed[:, 0].long(), mixed_masks)
-    neighbours = (torch.arange(16) - 1) % 16
+    neighbours = (torch.arange(200) - 1) % 200
     for own, (mask, neighbour) in enumerate(zip(mixed_masks, neighbours, strict=True)):
         assert set(mask.unique().tolist()) <= {own, neighbour.item()}
         pasted = mask == neighbour
@@ -60,4 +60,4 @@ def test_cut_and_mix_moves_image_and_mask_together():
         assert pasted.sum() == rows * columns  # one rectangle
         assert pasted.float().mean() < 0.55
     share = (mixed_masks != masks).float().mean()
-    assert 0.1 < share < 0.4
+    assert 0.22 < share < 0.28  # half of the largest share
