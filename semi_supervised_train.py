@@ -54,7 +54,7 @@ def main() -> None:
         batch_sampler=HalfAndHalf(len(labeled), len(pseudo), args.batchsize),
         **loader_options(args, labeled, pseudo),
     )
-    fit(initial_model(args), batches, validation, args, teacher_labels)
+    fit(initial_model(args), batches, validation, args, labeled_share=0.5, teacher_labels=teacher_labels)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ TRAINING = {
     "weight_decay": 0.0,
     "lr_schedule": "flat_cosine",
     "clip_grad": 1.0,
+    "lesion_margin": 0.0,
     "ema_decay": 0.99,
     "accumulate": 1,
     "checkpoint_activations": False,

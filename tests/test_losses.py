@@ -39,3 +39,30 @@ def test_ignored_pixels_have_no_say():
 def test_loss_in_half_precision_is_taken_in_single():
     mask = torch.randint(0, 2, (1, 300, 300))
     assert segmentation_loss(sure(mask).half(), mask) < 1e-6
+
+
+def test_margin_moves_the_probability_from_which_a_pixel_is_lesion():
+    """Fitted to pixels of which one third is lesion, logits say lesion with the margin, and background without."""
+    mask = (torch.arange(300) % 3 == 0).long().view(1, 1, 300)
+
+    def fitted(margin):
+        logits = torch.zeros(2, requires_grad=True)
+        optimizer = torch.optim.Adam([logits], lr=0.1)
+        for _ in range(200):
+            optimizer.zero_grad()
+            # A smooth of this size takes the weight from Dice: what is left is cross entropy.
+            loss = segmentation_loss(logits.view(1, 2, 1, 1).expand(1, 2, 1, 300), mask, margin=margin, smooth=1e9)
+            loss.backward()
+            optimizer.step()
+        return logits.diff().item()
+
+    odds = torch.tensor(0.5).log().item()
+    assert fitted(0.0) == pytest.approx(odds, abs=0.01) and fitted(1.5) == pytest.approx(odds + 1.5, abs=0.01)
+
+
+def test_margins_of_single_slices():
+    logits, mask = torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 8, 8))
+    lowered = logits.clone()
+    lowered[1, 1:] -= 2
+    margin = torch.tensor([0.0, 2.0]).view(2, 1, 1, 1)
+    assert torch.isclose(segmentation_loss(logits, mask, margin=margin), segmentation_loss(lowered, mask))

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from data.transforms import augment
 from models import build_model
+from utils.losses import segmentation_loss
 from utils.optimization import Training
 
 OPTIONS = {
@@ -20,6 +21,7 @@ OPTIONS = {
     "optimizer_type": "ranger",
     "weight_decay": 0.0,
     "clip_grad": 1.0,
+    "lesion_margin": 0.0,
     "ema_decay": 0.9,
     "amp": "off",
     "accumulate": 1,
@@ -41,8 +43,9 @@ def start():
     torch.manual_seed(0)
     model = build_model("cares_unet", base_channels=4).to(OPTIONS["device"])
 
-    def training(**options):
-        return Training(copy.deepcopy(model), argparse.Namespace(**OPTIONS | options), steps_per_epoch=3)
+    def training(labeled_share=1.0, **options):
+        args = argparse.Namespace(**OPTIONS | options)
+        return Training(copy.deepcopy(model), args, steps_per_epoch=3, labeled_share=labeled_share)
 
     return training
 
@@ -51,6 +54,25 @@ def difference(ours, theirs):
     """Largest difference of two networks' weights and statistics, over the largest weight."""
     pairs = [(a, theirs.state_dict()[name]) for name, a in ours.state_dict().items()]
     return max(((a - b).abs().max() / b.abs().max().clamp(min=1e-3)).item() for a, b in pairs)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_margin_is_for_labeled_slices_alone(start, batch, accumulate):
+    images, masks = batch
+    training = start(lesion_margin=2.0, labeled_share=0.5, accumulate=accumulate)
+    parts = [slice(None)] if accumulate == 1 else [slice(0, None, 2), slice(1, None, 2)]
+    margins = torch.tensor([2.0, 2.0, 0.0, 0.0], device=images.device).view(4, 1, 1, 1)
+    network = copy.deepcopy(training.model)
+    expected = [segmentation_loss(network(images[p]), masks[p], margin=margins[p]).item() for p in parts]
+    assert training.step(images, masks).item() == pytest.approx(sum(expected) / accumulate, rel=1e-5)
+
+
+def test_averaged_weights_of_a_trained_network_are_its_own_at_first(start, batch):
+    model = start().model
+    training = Training(copy.deepcopy(model), argparse.Namespace(**OPTIONS), steps_per_epoch=3, trained=True)
+    training.step(*batch)
+    halfway = [w.lerp(new, 0.1) for w, new in zip(model.parameters(), training.model.parameters(), strict=True)]
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(training.average.parameters(), halfway, strict=True))
 
 
 def test_checkpointed_activations_change_nothing(start, batch):

@@ -47,10 +47,17 @@ class Training:
 
     ``model`` is the network that learns, ``average`` the network of its averaged (EMA) weights. Nothing in a step makes
     the host wait for the GPU, but for fp16's search for overflows. ``trained``: the network's weights are not random.
+    ``labeled_share``: of each batch, which comes first; ``--lesion_margin`` is for it alone.
     """
 
     def __init__(
-        self, model: nn.Module, args: argparse.Namespace, *, steps_per_epoch: int, trained: bool = False
+        self,
+        model: nn.Module,
+        args: argparse.Namespace,
+        *,
+        steps_per_epoch: int,
+        trained: bool = False,
+        labeled_share: float = 1.0,
     ) -> None:
         self.model, self.device, self.steps = model, args.device, 0
         self.clip_grad, self.ema_decay, self.accumulate = args.clip_grad, args.ema_decay, args.accumulate
@@ -60,7 +67,7 @@ class Training:
         self.forward = torch.compile(model) if args.compile else model
         self.precision = choose_precision(args)
         self.average = copy.deepcopy(model)
-        self.trained = trained
+        self.trained, self.labeled_share, self.lesion_margin = trained, labeled_share, args.lesion_margin
         self.optimizer = build_optimizer(model, args)
         self.schedule = build_schedule(self.optimizer, args, steps_per_epoch)
         self.scaler = torch.amp.GradScaler(args.device.type, enabled=self.precision == "fp16")
@@ -73,11 +80,15 @@ class Training:
     def step(self, images: Tensor, masks: Tensor) -> Tensor:
         """Learn from images float32 ``(N, C, H, W)`` and masks int64 ``(N, H, W)``; the loss, still on the device."""
         loss = torch.zeros((), device=self.device)
+        margins = torch.full((len(images), 1, 1, 1), self.lesion_margin, device=self.device)
+        # What labels the others has the margin behind it already.
+        margins[round(len(images) * self.labeled_share) :] = 0
         for first in range(self.accumulate):
             # Every so many slices, so that each part of a batch has its share of the pseudo-labeled ones.
-            part_images, part_masks = images[first :: self.accumulate], masks[first :: self.accumulate]
+            part_images, part_masks, part_margins = (x[first :: self.accumulate] for x in (images, masks, margins))
             with autocast(self.device, self.precision):
-                part_loss = segmentation_loss(self.forward(part_images), part_masks) / self.accumulate
+                part_loss = segmentation_loss(self.forward(part_images), part_masks, margin=part_margins)
+                part_loss = part_loss / self.accumulate
             self.scaler.scale(part_loss).backward()
             loss += part_loss.detach()
         self.scaler.unscale_(self.optimizer)

@@ -26,6 +26,7 @@ PAPER_RECIPE = {
     "method": "pseudo",
     "align_grays": False,
     "data_augmentation": False,
+    "lesion_margin": 0.0,
     "ema_decay": 0.0,
     "clip_grad": 0.0,
     "amp": "off",
@@ -135,6 +136,12 @@ def add_training_options(parser: Parser, *, save_folder: str) -> None:
     group.add_argument("--decay_rate", type=number(float, 0, 1, above=True), help="published: 0.1")
     group.add_argument("--decay_epoch", type=number(int, 1), help="epochs between two decays; published: 30")
     group.add_argument("--decay_start_epoch", type=number(int, 0), help="no decay up to this epoch; published: 800")
+    group.add_argument(
+        "--lesion_margin",
+        type=number(float, 0),
+        default=1.5,
+        help="by which the logits of lesion must win in training, so that more is found; 0: plain",
+    )
     group.add_argument("--clip_grad", type=number(float, 0), default=1.0, help="largest gradient norm; 0: no limit")
     group.add_argument("--ema_decay", type=number(float, 0, 0.99999), default=0.99, help="of averaged weights; 0: none")
     group.add_argument(

@@ -46,13 +46,16 @@ def fit(
     batches: DataLoader,
     validation: LesionSlices | None,
     args: argparse.Namespace,
+    *,
+    labeled_share: float = 1.0,
     teacher_labels: TeacherLabels | None = None,
 ) -> None:
     """Train ``model`` for ``args.epoch`` epochs and keep the results in ``args.save_folder``.
 
     batches: a loader of images float32 ``(N, C, H, W)`` and masks int64 ``(N, H, W)``; one pass is one epoch.
     validation: its mean Dice decides which weights become ``best.pth``. Without it (None) the newest ones do.
-    teacher_labels: augments the batches in place of the usual augmentation, and labels their second half.
+    labeled_share: of the slices of every batch, which come first. teacher_labels: augments the batches in place of the
+    usual augmentation, and labels those that are not.
     ``last.pth`` has all that a resumed run needs to go on bit for bit.
     Raises InputError if there is no full batch, the folder can't be written, or the loss stops being finite.
     """
@@ -62,7 +65,13 @@ def fit(
     prepare_folder(folder)
     last = folder / "last.pth"
 
-    training = Training(model, args, steps_per_epoch=len(batches), trained=args.checkpoint is not None)
+    training = Training(
+        model,
+        args,
+        steps_per_epoch=len(batches),
+        trained=args.checkpoint is not None,
+        labeled_share=labeled_share,
+    )
     done, best = 0, -1.0
     if args.resume:
         done, best = args.checkpoint["epoch"], args.checkpoint["best_score"]
@@ -153,7 +162,7 @@ def validate(training: Training, batches: DataLoader) -> tuple[dict[str, float],
     for images, masks in batches:
         with autocast(device, training.precision):
             logits = model(images.to(device))
-        losses += [segmentation_loss(logits, masks.to(device)).item()] * len(masks)
+        losses += [segmentation_loss(logits, masks.to(device), margin=training.lesion_margin).item()] * len(masks)
         predicted = logits.argmax(dim=1).cpu()
         rows += [scores(p > 0, m) for p, m in zip(predicted, masks, strict=True)]
         predictions += list(predicted)
