@@ -16,21 +16,25 @@ from utils.checkpoint import read_checkpoint
 from utils.precision import choose_precision
 from utils.results import holds_something
 
-# The published settings; the defaults of the options below are the best recipe found.
-PAPER_RECIPE = {
-    "epoch": 1200,
-    "batchsize": 4,
-    "lr": 5e-4,
-    "lr_schedule": "step",
-    "optimizer_type": "ranger",
-    "method": "pseudo",
-    "align_grays": False,
-    "data_augmentation": False,
-    "lesion_margin": 0.0,
-    "ema_decay": 0.0,
-    "clip_grad": 0.0,
-    "amp": "off",
-    "val_fraction": 0.0,
+# The defaults of the options below are the best recipe found.
+RECIPES = {
+    "default": {},
+    "paper": {
+        "epoch": 1200,
+        "batchsize": 4,
+        "lr": 5e-4,
+        "lr_schedule": "step",
+        "optimizer_type": "ranger",
+        "method": "pseudo",
+        "align_grays": False,
+        "data_augmentation": False,
+        "lesion_margin": 0.0,
+        "ema_decay": 0.0,
+        "clip_grad": 0.0,
+        "amp": "off",
+        "val_fraction": 0.0,
+    },
+    "cpu": {"base_channels": 16, "image_size": 192, "epoch": 100},
 }
 FOLDERS = {
     "train_img_path": "Train-Image",
@@ -109,7 +113,7 @@ def add_pseudo_labeled_data_options(parser: Parser) -> None:
 
 def add_training_options(parser: Parser, *, save_folder: str) -> None:
     group = parser.add_argument_group("model and training")
-    group.add_argument("--recipe", choices=["default", "paper"], default="default", help="paper: published settings")
+    group.add_argument("--recipe", choices=list(RECIPES), default="default", help="paper: as published; cpu: small")
     group.add_argument("--base_channels", type=number(int, 1), default=64, help="width of the first level")
     group.add_argument(
         "--block", choices=["residual", "plain"], default="residual", help="plain: without the paper's shortcuts"
@@ -176,8 +180,7 @@ def parse_training_options(parser: Parser) -> argparse.Namespace:
     given, _ = parser.parse_known_args()
     source = given.resume or given.pretrained_model
     checkpoint = read_checkpoint(source) if source else None
-    if given.recipe == "paper":
-        parser.set_defaults(**PAPER_RECIPE)
+    parser.set_defaults(**RECIPES[given.recipe])
     if checkpoint:
         network = {name: checkpoint["model"].get(name, default) for name, default in NETWORK_OPTIONS.items()}
         parser.set_defaults(**network, **checkpoint["preprocessing"])
