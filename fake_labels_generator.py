@@ -47,6 +47,7 @@ def main() -> None:
     args = parse_options(parser)
 
     model, preprocessing = load_model(args.model_path, image_size=args.image_size)
+    options = prediction_options(args, model)
     if scans := find_scans(args.image_dir):
         if args.truth_path:
             raise InputError("--truth_path: is for slices; test.py scores the masks of scans")
@@ -62,12 +63,12 @@ def main() -> None:
         made_by={
             "checkpoint": str(args.model_path),
             **preprocessing,
-            "tta": args.tta,
+            "tta": options["tta"],
             "confidence": args.confidence,
         },
     )
     report_images(slices)
-    maps = predict(model, slices, **prediction_options(args))
+    maps = predict(model, slices, **options)
     for path, probabilities in zip(slices.files, maps, strict=True):
         confidence, label = probabilities.max(dim=0)
         kept = confidence >= args.confidence
@@ -110,7 +111,8 @@ def label_scans(model: nn.Module, scans: list[Scan], preprocessing: dict, args: 
     """Label whole scans, each mask a volume in the space of its scan."""
     if args.confidence:
         raise InputError("--confidence: is for slices; make some of the scans with python -m data.prepare volumes")
-    made_by = {"checkpoint": str(args.model_path), **preprocessing, "tta": args.tta, "window": args.window}
+    options = prediction_options(args, model)
+    made_by = {"checkpoint": str(args.model_path), **preprocessing, "tta": options["tta"], "window": args.window}
     masks = ResultFolder(
         args.mask_dir,
         table="pseudo_labels.csv",
@@ -119,9 +121,7 @@ def label_scans(model: nn.Module, scans: list[Scan], preprocessing: dict, args: 
         suffix=".nii.gz",
     )
     left_out = []
-    predicted = predict_scans(
-        model, scans, left_out, window=args.window, preprocessing=preprocessing, **prediction_options(args)
-    )
+    predicted = predict_scans(model, scans, left_out, window=args.window, preprocessing=preprocessing, **options)
     for scan, volume, soft, _ in predicted:
         mask = soft > 127
         write_like(mask.astype(np.uint8), volume.geometry, masks.path_of(scan.path))

@@ -48,6 +48,7 @@ def main() -> None:
 def predict_and_score(args: argparse.Namespace, cases: list[Case]) -> tuple[ResultFolder, list[Model]]:
     """Predict every case, save its mask and, if asked for, its map and picture."""
     network, preprocessing = load_model(args.pretrained_model, image_size=args.image_size)
+    options = prediction_options(args, network)
     slices = UnlabeledSlices([case.image for case in cases], **preprocessing, cache_gb=args.cache_gb)
     results = ResultFolder(
         args.img_save_folder,
@@ -56,13 +57,13 @@ def predict_and_score(args: argparse.Namespace, cases: list[Case]) -> tuple[Resu
         made_by={
             "checkpoint": str(args.pretrained_model),
             **preprocessing,
-            "tta": args.tta,
+            "tta": options["tta"],
             "threshold": args.threshold,
         },
         reads=args.reads,
     )
     report_images(slices)
-    maps = predict(network, slices, **prediction_options(args))
+    maps = predict(network, slices, **options)
     for case, path, probabilities in zip(cases, slices.files, maps, strict=True):
         soft = lesion_map(probabilities)
         mask = lesion_mask(soft, args.threshold)
@@ -81,7 +82,8 @@ def predict_and_score(args: argparse.Namespace, cases: list[Case]) -> tuple[Resu
 def predict_and_score_scans(args: argparse.Namespace, scans: list[Scan]) -> None:
     """Predict every scan, save its mask in its own space and, if asked for, its map, and score it."""
     network, preprocessing = load_model(args.pretrained_model, image_size=args.image_size)
-    made_by = {"checkpoint": str(args.pretrained_model), **preprocessing, "tta": args.tta}
+    options = prediction_options(args, network)
+    made_by = {"checkpoint": str(args.pretrained_model), **preprocessing, "tta": options["tta"]}
     made_by |= {"threshold": args.threshold, "window": args.window}
     results = ResultFolder(
         args.img_save_folder,
@@ -93,7 +95,7 @@ def predict_and_score_scans(args: argparse.Namespace, scans: list[Scan]) -> None
     )
     left_out = []
     for scan, volume, soft, truth in predict_scans(
-        network, scans, left_out, window=args.window, preprocessing=preprocessing, **prediction_options(args)
+        network, scans, left_out, window=args.window, preprocessing=preprocessing, **options
     ):
         mask = lesion_mask(soft, args.threshold)
         write_like(mask.astype(np.uint8), volume.geometry, results.path_of(scan.path))

@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--teacher", metavar="NAME", help="train on semi-supervised from the models of this setting")
     parser.add_argument("--label_flags", help="label by them before, with these flags of the generator, in one string")
     parser.add_argument("--trained_by", metavar="NAME", help="train nothing, score the runs of this setting")
-    parser.add_argument("--test_flags", default="", help="for test.py, in one string, such as '--tta'")
+    parser.add_argument("--test_flags", default="", help="for test.py, in one string, such as '--no-tta'")
     parser.add_argument("--against", metavar="NAME", default="default", help="setting to compare with, if it is there")
     parser.add_argument("--folds", type=number(int, 2), default=5, help="parts of the labeled slices")
     parser.add_argument("--seeds", type=number(int, 0), nargs="+", default=[0], help="each trains all folds once more")

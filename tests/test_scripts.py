@@ -128,7 +128,7 @@ def test_masks_and_tables_of_test(chain):
     out = root / "out"
     rows = list(csv.DictReader((out / "scores.csv").open()))
     summary = json.loads((out / "summary.json").read_text())
-    assert len(rows) == summary["images"] == 4
+    assert len(rows) == summary["images"] == 4 and summary["tta"]
     for row, truth_file in zip(rows, list_slices(root / "data" / "Test-Mask"), strict=True):
         mask, truth = (np.asarray(Image.open(f)) == 255 for f in (out / truth_file.name, truth_file))
         assert mask.shape == truth.shape

@@ -101,7 +101,8 @@ def read_checkpoint(path: Path) -> dict:
 def load_model(path: Path | str, *, image_size: int | None = None) -> tuple[nn.Module, dict]:
     """The network of a checkpoint, rebuilt from the file alone, and its preprocessing.
 
-    The network is for prediction only: in eval mode, its batch norms folded into the convolutions before them.
+    The network is for prediction only: in eval mode, its batch norms folded into the convolutions before them. Its
+    ``knows_turns`` says whether it was trained on flipped and turned slices.
 
     Takes all that ``read_checkpoint`` does. The preprocessing is ``{"image_size": int, "align_grays": bool}``, the
     side to which slices were resized (or the one given here in its place) and whether their gray levels were brought
@@ -110,7 +111,9 @@ def load_model(path: Path | str, *, image_size: int | None = None) -> tuple[nn.M
     """
     content = read_checkpoint(Path(path))
     preprocessing = content["preprocessing"] | ({"image_size": image_size} if image_size else {})
-    return fold_batch_norm(rebuild(content, path).eval()), preprocessing
+    model = fold_batch_norm(rebuild(content, path).eval())
+    model.knows_turns = content.get("run", {}).get("options", {}).get("data_augmentation", False)
+    return model, preprocessing
 
 
 def rebuild(content: dict, path: Path | str) -> nn.Module:

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from torch import nn
+
 from data.command_line import Parser, number
 from data.window import window
 from utils.metrics import EMPTY_RULES
@@ -18,20 +20,25 @@ def add_prediction_options(parser: Parser) -> None:
     group.add_argument(
         "--batchsize", type=number(int, 1), help="slices at a time; default: 8 on a GPU, else 1, as more gain nothing"
     )
-    group.add_argument("--tta", action="store_true", help="predict eight flips and turns of each slice, and average")
+    group.add_argument(
+        "--tta",
+        action=argparse.BooleanOptionalAction,
+        help="predict eight flips and turns of each slice, and average: better, but it takes eight times as long; "
+        "default: if the network was trained on flips and turns",
+    )
     group.add_argument(
         "--window", type=window, default="lung", help="of scans: lung, which is -650,1500, or LEVEL,WIDTH in HU"
     )
 
 
-def prediction_options(args: argparse.Namespace) -> dict:
-    """What ``utils.inference.predict`` takes from the command line."""
+def prediction_options(args: argparse.Namespace, model: nn.Module) -> dict:
+    """What ``utils.inference.predict`` takes from the command line, for a network of ``load_model``."""
     return {
         "device": args.device,
         "batchsize": args.batchsize or (8 if args.device.type == "cuda" else 1),
         "precision": choose_precision(args),
         "num_workers": args.num_workers or 0,
-        "tta": args.tta,
+        "tta": model.knows_turns if args.tta is None else args.tta,
     }
 
 
