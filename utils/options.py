@@ -106,8 +106,9 @@ def add_pseudo_labeled_data_options(parser: Parser) -> None:
     group.add_argument(
         "--confidence",
         type=number(float, 0, 1),
-        default=0.95,
-        help="teacher: pixels whose likelier class has a probability below this are ignored",
+        default=0.0,
+        help="teacher: pixels whose likelier class has a probability below this are ignored; 0: none, as those are "
+        "lesions more often than not, and the network would find less and less",
     )
 
 

@@ -1,8 +1,8 @@
 """Semi-supervised training with a teacher: pseudo labels that are made anew at every step.
 
 The averaged weights of the network (Mean Teacher, Tarvainen & Valpola 2017) label a slice as it was turned and shifted;
-the network learns the confident pixels of that label on the same slice with other gray levels (FixMatch, Sohn et al.
-2020) and with a piece of another slice in it (CutMix, Yun et al. 2019).
+the network learns that label on the same slice with other gray levels (FixMatch, Sohn et al. 2020) and with a piece of
+another slice in it (CutMix, Yun et al. 2019).
 """
 
 from collections.abc import Callable
