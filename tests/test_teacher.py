@@ -7,8 +7,8 @@ from utils.teacher import TeacherLabels
 
 
 def bright_is_lesion(images):
-    """A teacher that is surer, the further a pixel is from mid-gray."""
-    return torch.cat([1 - images, images], dim=1)
+    """Logits of a teacher that is surer, the further a pixel is from mid-gray: its probability is the gray level."""
+    return torch.cat([1 - images, images], dim=1).log()
 
 
 def batch(n=8, size=32):

@@ -103,10 +103,10 @@ class Training:
         return loss
 
     @torch.no_grad()
-    def predict(self, images: Tensor) -> Tensor:
-        """Class probabilities ``(N, C, H, W)`` by the averaged weights, for images float32 ``(N, C, H, W)``."""
+    def average_logits(self, images: Tensor) -> Tensor:
+        """Logits ``(N, C, H, W)`` by the averaged weights, for images float32 ``(N, C, H, W)`` on the device."""
         with autocast(self.device, self.precision):
-            return self.average.eval()(images).float().softmax(dim=1)
+            return self.average.eval()(images).float()
 
     @torch.no_grad()
     def _update_average(self) -> None:

@@ -19,7 +19,7 @@ class TeacherLabels:
 
     Pixels whose likelier class has a probability below ``confidence`` are left to ignore. Call it with images float32
     ``(N, 1, S, S)`` in [0, 1], masks int64 ``(N, S, S)``, of which the second half is not read, and the teacher,
-    which maps images to class probabilities; it returns images and masks of the same form.
+    which maps images to logits; it returns images and masks of the same form.
     """
 
     def __init__(self, confidence: float) -> None:
@@ -34,7 +34,7 @@ class TeacherLabels:
         return torch.cat([vary_grays(labeled), unlabeled]), torch.cat([truth, label])
 
     def _label(self, images: Tensor, teacher: Callable) -> Tensor:
-        confidence, label = teacher(images).max(dim=1)
+        confidence, label = teacher(images).softmax(dim=1).max(dim=1)
         kept = confidence >= self.confidence
         self._kept.append(kept.float().mean())
         return label.where(kept, IGNORE)

@@ -22,7 +22,6 @@ from utils.losses import segmentation_loss
 from utils.metrics import scores
 from utils.optimization import Training
 from utils.options import NETWORK_OPTIONS, loader_options, options_of, preprocessing
-from utils.precision import autocast
 from utils.reporting import RunLog, warn
 from utils.results import prepare_folder
 from utils.teacher import TeacherLabels
@@ -84,7 +83,7 @@ def fit(
 
     augmentation = augment if args.data_augmentation else None
     if teacher_labels:
-        augmentation = partial(teacher_labels, teacher=training.predict)
+        augmentation = partial(teacher_labels, teacher=training.average_logits)
     if validation is not None:
         validation_batches = DataLoader(validation, batch_size=args.batchsize, **loader_options(args, validation))
     drawn_at = saved_at = save_seconds = float("-inf")
@@ -157,11 +156,10 @@ def _train_epoch(
 @torch.inference_mode()
 def validate(training: Training, batches: DataLoader) -> tuple[dict[str, float], list[Tensor]]:
     """Loss and mean scores of the averaged weights, and their argmax predictions, ``(size, size)`` each."""
-    model, device = training.average.eval(), training.device
+    device = training.device
     losses, rows, predictions = [], [], []
     for images, masks in batches:
-        with autocast(device, training.precision):
-            logits = model(images.to(device))
+        logits = training.average_logits(images.to(device))
         losses += [segmentation_loss(logits, masks.to(device), margin=training.lesion_margin).item()] * len(masks)
         predicted = logits.argmax(dim=1).cpu()
         rows += [scores(p > 0, m) for p, m in zip(predicted, masks, strict=True)]
