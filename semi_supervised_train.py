@@ -1,12 +1,12 @@
-"""Train CARes-UNet on labeled slices and on slices without truth, half and half."""
+"""Train CARes-UNet on labeled and pseudo-labeled slices, half and half."""
 
 import torch
 from torch.utils.data import ConcatDataset, DataLoader
 
 from data.command_line import Parser, run
-from data.files import list_slices, pair_by_stem
+from data.files import pair_by_stem
 from data.sampling import HalfAndHalf
-from data.slices import LesionSlices, SlicesToLabel
+from data.slices import LesionSlices
 from utils.options import (
     add_device_options,
     add_labeled_data_options,
@@ -17,7 +17,7 @@ from utils.options import (
     parse_training_options,
     preprocessing,
 )
-from utils.reporting import report_images, report_pairs
+from utils.reporting import report_pairs
 from utils.teacher import TeacherLabels
 from utils.training import fit, initial_model
 
@@ -39,22 +39,21 @@ def main() -> None:
     report_pairs("labeled", labeled)
     report_pairs("validation", validation)
 
-    if args.method == "pseudo":
-        pseudo_pairs = pair_by_stem(args.semi_img_path, args.semi_msk_path)
-        pseudo = LesionSlices(pseudo_pairs, **preprocessing(args), cache_gb=args.cache_gb, pseudo=True)
-        report_pairs("pseudo", pseudo)
-        teacher_labels = None
-    else:
-        pseudo = SlicesToLabel(list_slices(args.semi_img_path), **preprocessing(args), cache_gb=args.cache_gb)
-        report_images(pseudo)
-        teacher_labels = TeacherLabels(args.confidence)
+    pseudo_pairs = pair_by_stem(args.semi_img_path, args.semi_msk_path)
+    pseudo = LesionSlices(pseudo_pairs, **preprocessing(args), cache_gb=args.cache_gb, pseudo=True)
+    report_pairs("pseudo", pseudo)
+    teacher_labels = TeacherLabels(args.confidence) if args.method == "teacher" else None
 
+    # Unlabeled slices hold less lesion than labeled ones; learned evenly, they make the network find less.
+    weights = 1 + pseudo.lesion_areas() if args.favor_lesions else torch.ones(len(pseudo))
+    mixed_epochs = args.epoch - round(args.epoch * args.labeled_finish)
+    mixture = HalfAndHalf(len(labeled), weights, args.batchsize, mixed_epochs=mixed_epochs)
     batches = DataLoader(
         ConcatDataset([labeled, pseudo]),
-        batch_sampler=HalfAndHalf(len(labeled), len(pseudo), args.batchsize),
+        batch_sampler=mixture,
         **loader_options(args, labeled, pseudo),
     )
-    fit(initial_model(args), batches, validation, args, labeled_share=0.5, teacher_labels=teacher_labels)
+    fit(initial_model(args), batches, validation, args, mixture=mixture, teacher_labels=teacher_labels)
 
 
 if __name__ == "__main__":

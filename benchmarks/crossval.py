@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--train_msk_path", type=Path, help="default: DATA_ROOT/Train-Mask")
     parser.add_argument("--semi_img_path", type=Path, help="unlabeled slices; default: DATA_ROOT/Unlabeled")
     parser.add_argument("--teacher", metavar="NAME", help="train on semi-supervised from the models of this setting")
-    parser.add_argument("--label_flags", help="label by them before, with these flags of the generator, in one string")
+    parser.add_argument("--label_flags", default="", help="for the generator that labels by them, in one string")
     parser.add_argument("--trained_by", metavar="NAME", help="train nothing, score the runs of this setting")
     parser.add_argument("--test_flags", default="", help="for test.py, in one string, such as '--no-tta'")
     parser.add_argument("--against", metavar="NAME", default="default", help="setting to compare with, if it is there")
@@ -163,15 +163,12 @@ def train(args: argparse.Namespace, flags: list[str], labeled: tuple[Path, Path]
         return last.with_name("best.pth")
     script, options = "supervised_train.py", []
     if args.teacher:
-        script = "semi_supervised_train.py"
+        script, masks = "semi_supervised_train.py", folder / "Pos-Mask"
         teacher = args.out / args.teacher / folder.name / "run" / "best.pth"
-        options = ["--semi_img_path", args.semi_img_path, "--pretrained_model", teacher]
-        if args.label_flags is not None:
-            masks = folder / "Pos-Mask"
-            options += ["--semi_msk_path", masks]
+        options = ["--semi_img_path", args.semi_img_path, "--semi_msk_path", masks, "--pretrained_model", teacher]
+        if not last.exists():
             paths = ["--model_path", teacher, "--Image_dir", args.semi_img_path, "--Mask-dir", masks]
-            if not last.exists():
-                call(["fake_labels_generator.py", *paths, *args.label_flags.split()], folder / "labels.log", args.jobs)
+            call(["fake_labels_generator.py", *paths, *args.label_flags.split()], folder / "labels.log", args.jobs)
     if last.exists():
         options = ["--resume", last]
     else:

@@ -3,28 +3,37 @@
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 from torch.utils.data import Sampler
 
 
 class HalfAndHalf(Sampler[list[int]]):
-    """Batches of which one half is labeled and the other pseudo-labeled, as in the paper.
+    """Batches of which one half is labeled and the other pseudo-labeled, as in the paper; at last labeled ones alone.
 
-    Indices are those of ``ConcatDataset([labeled, pseudo])``. One pass is one pass over the labeled slices, in
-    random order, each batch completed by as many of the pseudo-labeled ones, drawn without replacement
-    as far as they reach. A last, smaller batch is dropped.
+    Indices are those of ``ConcatDataset([labeled, pseudo])``. One pass is one pass over the ``labeled`` slices, in
+    random order, each batch completed by as many of the pseudo-labeled ones, drawn in proportion to ``pseudo_weights``
+    ``(slices,)``. A last, smaller batch is dropped. Once ``epoch``, which the training loop sets, is beyond
+    ``mixed_epochs``, labeled slices take the place of the others.
     """
 
-    def __init__(self, labeled: int, pseudo: int, batchsize: int) -> None:
-        self.labeled, self.pseudo, self.half = labeled, pseudo, batchsize // 2
+    def __init__(self, labeled: int, pseudo_weights: Tensor, batchsize: int, *, mixed_epochs: int) -> None:
+        self.labeled, self.pseudo_weights, self.half = labeled, pseudo_weights, batchsize // 2
+        self.mixed_epochs, self.epoch = mixed_epochs, 1
+
+    @property
+    def labeled_share(self) -> float:
+        """Of each batch of this epoch; labeled slices come first."""
+        return 0.5 if self.epoch <= self.mixed_epochs else 1.0
 
     def __len__(self) -> int:
         return self.labeled // self.half
 
     def __iter__(self) -> Iterator[list[int]]:
         needed = len(self) * self.half
-        labeled = torch.randperm(self.labeled).tolist()
-        pseudo = []
-        while len(pseudo) < needed:
-            pseudo += (self.labeled + torch.randperm(self.pseudo)).tolist()
+        first = torch.randperm(self.labeled).tolist()
+        if self.labeled_share < 1:
+            second = (self.labeled + self.pseudo_weights.multinomial(needed, replacement=True)).tolist()
+        else:
+            second = torch.randperm(self.labeled).tolist()
         for start in range(0, needed, self.half):
-            yield labeled[start : start + self.half] + pseudo[start : start + self.half]
+            yield first[start : start + self.half] + second[start : start + self.half]

@@ -29,11 +29,12 @@ class _DecodedSlices(Dataset):
 
         def look(file) -> tuple[Tensor | None, Tensor]:
             decoded = self._decode(file)
-            return decoded if self.kept else None, torch.stack([p.flatten().bincount(minlength=256) for p in decoded])
+            counts = torch.stack([plane.flatten().bincount(minlength=256) for plane in decoded])
+            return decoded if self.kept else None, counts.int()
 
         decoded, histograms = zip(*read_all(look, self.files), strict=True)
         self._cache = decoded if self.kept else None
-        self.histogram = sum(histograms)  # int64 (planes, 256): pixels of each value, all slices together
+        self.histograms = torch.stack(histograms)  # int32 (files, planes, 256): pixels of each value
 
     def _decode(self, file) -> Tensor:
         raise NotImplementedError
@@ -46,7 +47,8 @@ class _DecodedSlices(Dataset):
 
     def mean_gray(self) -> float:
         """Mean gray level of all images, in [0, 1]."""
-        return ((self.histogram[0] * torch.arange(256)).sum() / self.histogram[0].sum()).item() / 255
+        of_level = self.histograms[:, 0].sum(dim=0)
+        return ((of_level * torch.arange(256)).sum() / of_level.sum()).item() / 255
 
 
 class LesionSlices(_DecodedSlices):
@@ -66,7 +68,7 @@ class LesionSlices(_DecodedSlices):
 
     def _decode(self, file: Pair) -> Tensor:
         image, mask = read_pair(file, pseudo=self.pseudo)
-        prepared = prepare(image, self.image_size, self.align_grays)
+        prepared = _prepared(image, self.image_size, self.align_grays)
         return torch.stack([prepared, _resized(mask, self.image_size, Image.NEAREST)])
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
@@ -75,8 +77,12 @@ class LesionSlices(_DecodedSlices):
 
     def lesion_share(self) -> float:
         """Lesion pixels over all pixels that are not ignored."""
-        of_class = self.histogram[1]
+        of_class = self.histograms[:, 1].sum(dim=0)
         return of_class[1].item() / max(1, (of_class.sum() - of_class[IGNORE]).item())
+
+    def lesion_areas(self) -> Tensor:
+        """Lesion pixels of each slice, float32 ``(len(self),)``."""
+        return self.histograms[:, 1, 1].float()
 
 
 class UnlabeledSlices(_DecodedSlices):
@@ -88,7 +94,7 @@ class UnlabeledSlices(_DecodedSlices):
     planes = 1
 
     def _decode(self, file: Path) -> Tensor:
-        return prepare(read_image(file), self.image_size, self.align_grays)[None]
+        return _prepared(read_image(file), self.image_size, self.align_grays)[None]
 
     def __getitem__(self, index: int) -> Tensor:
         return self._decoded(index).float() / 255
@@ -97,13 +103,6 @@ class UnlabeledSlices(_DecodedSlices):
         """Height and width of the image as stored."""
         with Image.open(self.files[index]) as image:
             return image.height, image.width
-
-
-class SlicesToLabel(UnlabeledSlices):
-    """Unlabeled slices for training: an item is that of ``UnlabeledSlices`` and a mask, all of it IGNORE."""
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return super().__getitem__(index), torch.full((self.image_size, self.image_size), IGNORE)
 
 
 class ScanSlices(Dataset):
@@ -120,14 +119,14 @@ class ScanSlices(Dataset):
 
     def __getitem__(self, index: int) -> Tensor:
         gray = Image.fromarray(self.window.to_gray(self.hu[index]))
-        return prepare(gray, self.image_size, self.align_grays)[None].float() / 255
+        return _prepared(gray, self.image_size, self.align_grays)[None].float() / 255
 
     def own_size(self, index: int) -> tuple[int, int]:
         """Height and width of the slice as scanned."""
         return self.hu.shape[1:]
 
 
-def prepare(image: Image.Image, image_size: int, align: bool) -> Tensor:
+def _prepared(image: Image.Image, image_size: int, align: bool) -> Tensor:
     """An 8-bit gray image as networks take it, but for the scale: uint8 ``(image_size, image_size)``."""
     if align:
         image = Image.fromarray(align_grays(np.asarray(image)))

@@ -118,7 +118,7 @@ def test_faults_in_the_labeled_slices(call, data, tmp_path, fault):
 def test_missing_folders(call, data, trained, tmp_path, script, folder):
     shutil.rmtree(data / folder)
     flags = {
-        "semi_supervised_train": [*TINY, "--save_folder", tmp_path / "run", "--method", "pseudo"],
+        "semi_supervised_train": [*TINY, "--save_folder", tmp_path / "run"],
         "fake_labels_generator": ["--model_path", trained / "best.pth"],
         "test": ["--pretrained_model", trained / "best.pth", "--img_save_folder", tmp_path / "run"],
     }[script]
@@ -221,7 +221,11 @@ def test_resume_needs_the_last_checkpoint_of_the_same_script(call, data, trained
         ("supervised_train", ["--batchsize", "four"], ["--batchsize", "'four'"]),
         ("supervised_train", ["--batchsize", 9], ["--batchsize 9", "fewer"]),
         ("semi_supervised_train", ["--batchsize", 3], ["--batchsize 3", "even"]),
-        ("semi_supervised_train", ["--no-data_augmentation"], ["--no-data_augmentation", "--method pseudo"]),
+        (
+            "semi_supervised_train",
+            ["--method", "teacher", "--no-data_augmentation"],
+            ["--no-data_augmentation", "--method pseudo"],
+        ),
         ("semi_supervised_train", ["--confidence", 1.5], ["--confidence", "at most 1"]),
         ("supervised_train", ["--accumulate", 3], ["--accumulate 3", "does not divide"]),
         (

@@ -12,6 +12,7 @@ from conftest import call_as_process
 from PIL import Image
 
 from data.files import IGNORED_GRAY, list_slices
+from data.sampling import HalfAndHalf
 from models import build_model
 
 SMALL = ("--base_channels", 4, "--image_size", 48, "--epoch", 3)
@@ -94,15 +95,34 @@ def test_confidence_marks_pixels_to_ignore(chain, tmp_path, call):
 
 
 def test_the_teacher_method(chain, tmp_path, call):
-    """Slices without masks are enough."""
     root, _ = chain
-    shutil.copytree(root / "data" / "Unlabeled", tmp_path / "slices")
     start = ["--data_root", root / "data", "--pretrained_model", root / "runs" / "supervised" / "best.pth", *SMALL]
-    start += ["--semi_img_path", tmp_path / "slices", "--confidence", 0.6]
-    code, out, _ = call("semi_supervised_train", *start, "--save_folder", tmp_path / "whole")
-    assert code == 0 and f"slices      8 from {tmp_path / 'slices'}" in out
+    code, out, _ = call("semi_supervised_train", *start, "--confidence", 0.6, "--save_folder", tmp_path / "whole")
+    assert code == 0 and "pseudo      8 pairs" in out
     kept = [float(row["kept_share"]) for row in csv.DictReader((tmp_path / "whole" / "log.csv").open())]
-    assert len(kept) == 3 and all(0 < share <= 1 for share in kept)
+    assert len(kept) == 3 and all(0 < share <= 1 for share in kept[:2])
+    assert kept[2] == 0  # the finish on labeled slices
+
+
+@pytest.mark.parametrize(("flags", "favored"), [([], True), (["--recipe", "paper"], False)])
+def test_slices_are_drawn_by_their_pseudo_labeled_lesions(chain, tmp_path, call, monkeypatch, flags, favored):
+    data = chain[0] / "data"
+    weights = []
+
+    class Spy(HalfAndHalf):
+        def __init__(self, labeled, pseudo_weights, batchsize, **options):
+            weights.extend(pseudo_weights.tolist())
+            super().__init__(labeled, pseudo_weights, batchsize, **options)
+
+    monkeypatch.setattr("semi_supervised_train.HalfAndHalf", Spy)
+    out = ["--epoch", 1, "--save_folder", tmp_path / "run"]
+    assert call("semi_supervised_train", "--data_root", data, *SMALL, *flags, *out)[0] == 0
+    areas = [
+        (np.asarray(Image.open(file).resize((48, 48), Image.NEAREST)) > 0).sum()
+        for file in list_slices(data / "Pos-Mask")
+    ]
+    assert sum(areas) > 0
+    assert weights == [1 + area if favored else 1 for area in areas]
 
 
 def test_scored_pseudo_labels(chain, tmp_path, call):

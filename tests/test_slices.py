@@ -212,15 +212,30 @@ def test_split_keeps_order_and_depends_on_the_seed():
 
 @pytest.mark.parametrize(("labeled", "pseudo"), [(10, 7), (10, 100), (5, 2)])
 def test_batches_are_half_labeled_half_pseudo_labeled(labeled, pseudo):
-    sampler = HalfAndHalf(labeled, pseudo, batchsize=4)
+    sampler = HalfAndHalf(labeled, torch.ones(pseudo), batchsize=4, mixed_epochs=1)
     batches = list(sampler)
     assert len(batches) == len(sampler) == labeled // 2
     for batch in batches:
         assert all(i < labeled for i in batch[:2]) and all(labeled <= i < labeled + pseudo for i in batch[2:])
     seen = [i for batch in batches for i in batch[:2]]
     assert len(set(seen)) == len(seen) == labeled // 2 * 2
-    drawn = [i for batch in batches for i in batch[2:]]
-    assert len(set(drawn)) == min(len(drawn), pseudo)
+
+
+def test_pseudo_labeled_slices_are_drawn_by_their_weights():
+    torch.manual_seed(0)
+    sampler = HalfAndHalf(4000, torch.tensor([1.0, 0.0, 3.0]), batchsize=4, mixed_epochs=1)
+    drawn = torch.tensor([i - 4000 for batch in sampler for i in batch[2:]])
+    assert len(drawn) == 4000 and (drawn == 1).sum() == 0
+    assert (drawn == 2).float().mean().item() == pytest.approx(0.75, abs=0.03)
+
+
+def test_after_the_mixed_epochs_every_slice_is_labeled():
+    sampler = HalfAndHalf(10, torch.ones(100), batchsize=4, mixed_epochs=2)
+    for epoch, labeled in enumerate((10, 10, 20, 20), start=1):
+        sampler.epoch = epoch
+        drawn = [i for batch in sampler for i in batch]
+        assert len(drawn) == 20 and sum(i < 10 for i in drawn) == labeled
+    assert all(drawn.count(i) == 2 for i in range(10))
 
 
 def test_masks_are_resized_without_new_values(tmp_path):

@@ -47,7 +47,6 @@ class Training:
 
     ``model`` is the network that learns, ``average`` the network of its averaged (EMA) weights. Nothing in a step makes
     the host wait for the GPU, but for fp16's search for overflows. ``trained``: the network's weights are not random.
-    ``labeled_share``: of each batch, which comes first; ``--lesion_margin`` is for it alone.
     """
 
     def __init__(
@@ -57,7 +56,6 @@ class Training:
         *,
         steps_per_epoch: int,
         trained: bool = False,
-        labeled_share: float = 1.0,
     ) -> None:
         self.model, self.device, self.steps = model, args.device, 0
         self.clip_grad, self.ema_decay, self.accumulate = args.clip_grad, args.ema_decay, args.accumulate
@@ -67,7 +65,7 @@ class Training:
         self.forward = torch.compile(model) if args.compile else model
         self.precision = choose_precision(args)
         self.average = copy.deepcopy(model)
-        self.trained, self.labeled_share, self.lesion_margin = trained, labeled_share, args.lesion_margin
+        self.trained, self.lesion_margin = trained, args.lesion_margin
         self.optimizer = build_optimizer(model, args)
         self.schedule = build_schedule(self.optimizer, args, steps_per_epoch)
         self.scaler = torch.amp.GradScaler(args.device.type, enabled=self.precision == "fp16")
@@ -77,12 +75,14 @@ class Training:
         """Learning rate of the next step."""
         return self.optimizer.param_groups[0]["lr"]
 
-    def step(self, images: Tensor, masks: Tensor) -> Tensor:
-        """Learn from images float32 ``(N, C, H, W)`` and masks int64 ``(N, H, W)``; the loss, still on the device."""
+    def step(self, images: Tensor, masks: Tensor, *, labeled_share: float = 1.0) -> Tensor:
+        """Learn from images float32 ``(N, C, H, W)`` and masks int64 ``(N, H, W)``; the loss, still on the device.
+
+        ``--lesion_margin`` is for the labeled share of them, the first: what labels the others has it behind it.
+        """
         loss = torch.zeros((), device=self.device)
         margins = torch.full((len(images), 1, 1, 1), self.lesion_margin, device=self.device)
-        # What labels the others has the margin behind it already.
-        margins[round(len(images) * self.labeled_share) :] = 0
+        margins[round(len(images) * labeled_share) :] = 0
         for first in range(self.accumulate):
             # Every so many slices, so that each part of a batch has its share of the pseudo-labeled ones.
             part_images, part_masks, part_margins = (x[first :: self.accumulate] for x in (images, masks, margins))

@@ -26,6 +26,8 @@ RECIPES = {
         "lr_schedule": "step",
         "optimizer_type": "ranger",
         "method": "pseudo",
+        "favor_lesions": False,
+        "labeled_finish": 0.0,
         "align_grays": False,
         "data_augmentation": False,
         "lesion_margin": 0.0,
@@ -94,15 +96,29 @@ def add_labeled_data_options(parser: Parser) -> None:
 
 
 def add_pseudo_labeled_data_options(parser: Parser) -> None:
-    group = parser.add_argument_group("slices without truth")
+    group = parser.add_argument_group("pseudo-labeled slices")
     group.add_argument("--semi_img_path", type=Path, help="default: DATA_ROOT/Unlabeled")
+    group.add_argument(
+        "--semi_msk_path", type=Path, help="masks by fake_labels_generator.py; default: DATA_ROOT/Pos-Mask"
+    )
     group.add_argument(
         "--method",
         choices=["pseudo", "teacher"],
-        help="pseudo: learn the masks of fake_labels_generator.py, which --semi_msk_path implies; teacher: learn what "
-        "the averaged weights find at every step; default: teacher",
+        help="pseudo: learn these masks; teacher: learn what the averaged weights find in their place at every step; "
+        "default: teacher with --pretrained_model, else pseudo",
     )
-    group.add_argument("--semi_msk_path", type=Path, help="pseudo: masks; default: DATA_ROOT/Pos-Mask")
+    group.add_argument(
+        "--favor_lesions",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="draw these slices in proportion to their pseudo-labeled lesion area, not evenly",
+    )
+    group.add_argument(
+        "--labeled_finish",
+        type=number(float, 0, 1),
+        default=0.45,
+        help="share of the epochs, the last ones, that learn labeled slices alone, as these are right",
+    )
     group.add_argument(
         "--confidence",
         type=number(float, 0, 1),
@@ -219,10 +235,10 @@ def parse_training_options(parser: Parser) -> argparse.Namespace:
         parser.error(f"--compile: needs a C++ compiler ({', '.join(COMPILERS)}), none was found; leave it out")
     if (args.val_img_path is None) != (args.val_msk_path is None):
         parser.error("--val_img_path and --val_msk_path go together; give both or none")
-    if getattr(args, "method", "") is None:
-        args.method = "pseudo" if args.semi_msk_path else "teacher"
-    if getattr(args, "method", "") == "teacher" and not args.data_augmentation:
-        parser.error("--no-data_augmentation: leaves --method teacher nothing to learn; give --method pseudo")
+    if "method" in args:
+        args.method = args.method or ("teacher" if checkpoint else "pseudo")
+        if args.method == "teacher" and not args.data_augmentation:
+            parser.error("--no-data_augmentation: leaves --method teacher nothing to learn; give --method pseudo")
     if args.lr_schedule is None:
         decays = any(getattr(args, name) is not None for name in PUBLISHED_DECAY)
         args.lr_schedule = "step" if decays else "flat_cosine"

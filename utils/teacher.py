@@ -40,7 +40,7 @@ class TeacherLabels:
         return label.where(kept, IGNORE)
 
     def kept_share(self) -> float:
-        """Share of the unlabeled pixels that got a label since this was last asked."""
-        share = torch.stack(self._kept).mean().item()
+        """Share of the unlabeled pixels that got a label since this was last asked; 0 if there were none."""
+        share = torch.stack(self._kept).mean().item() if self._kept else 0.0
         self._kept.clear()
         return share

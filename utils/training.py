@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data.errors import InputError
+from data.sampling import HalfAndHalf
 from data.slices import LesionSlices
 from data.transforms import augment
 from models import build_model
@@ -46,15 +47,15 @@ def fit(
     validation: LesionSlices | None,
     args: argparse.Namespace,
     *,
-    labeled_share: float = 1.0,
+    mixture: HalfAndHalf | None = None,
     teacher_labels: TeacherLabels | None = None,
 ) -> None:
     """Train ``model`` for ``args.epoch`` epochs and keep the results in ``args.save_folder``.
 
     batches: a loader of images float32 ``(N, C, H, W)`` and masks int64 ``(N, H, W)``; one pass is one epoch.
     validation: its mean Dice decides which weights become ``best.pth``. Without it (None) the newest ones do.
-    labeled_share: of the slices of every batch, which come first. teacher_labels: augments the batches in place of the
-    usual augmentation, and labels those that are not.
+    mixture: the sampler of ``batches`` if some of them are half pseudo-labeled. teacher_labels: augments these in place
+    of the usual augmentation, and labels that half anew.
     ``last.pth`` has all that a resumed run needs to go on bit for bit.
     Raises InputError if there is no full batch, the folder can't be written, or the loss stops being finite.
     """
@@ -64,13 +65,7 @@ def fit(
     prepare_folder(folder)
     last = folder / "last.pth"
 
-    training = Training(
-        model,
-        args,
-        steps_per_epoch=len(batches),
-        trained=args.checkpoint is not None,
-        labeled_share=labeled_share,
-    )
+    training = Training(model, args, steps_per_epoch=len(batches), trained=args.checkpoint is not None)
     done, best = 0, -1.0
     if args.resume:
         done, best = args.checkpoint["epoch"], args.checkpoint["best_score"]
@@ -81,9 +76,6 @@ def fit(
     print(f"training    {_describe(training, args)}")
     print(f"run         epochs {done + 1} to {args.epoch} of {len(batches)} steps; if interrupted: --resume {last}")
 
-    augmentation = augment if args.data_augmentation else None
-    if teacher_labels:
-        augmentation = partial(teacher_labels, teacher=training.average_logits)
     if validation is not None:
         validation_batches = DataLoader(validation, batch_size=args.batchsize, **loader_options(args, validation))
     drawn_at = saved_at = save_seconds = float("-inf")
@@ -91,7 +83,15 @@ def fit(
     for epoch in range(done + 1, args.epoch + 1):
         started = time.monotonic()
         bar.set_description_str(f"epoch {epoch}" + (f", best Dice {best:.3f}" if best >= 0 else ""), refresh=False)
-        row = {"epoch": epoch, **_train_epoch(training, batches, augmentation, bar, last)}
+        labeled_share = 1.0
+        if mixture is not None:
+            mixture.epoch = epoch
+            labeled_share = mixture.labeled_share
+        if teacher_labels and labeled_share < 1:
+            augmentation = partial(teacher_labels, teacher=training.average_logits)
+        else:
+            augmentation = augment if args.data_augmentation else None
+        row = {"epoch": epoch, **_train_epoch(training, batches, labeled_share, augmentation, bar, last)}
         if teacher_labels:
             row["kept_share"] = teacher_labels.kept_share()
         predictions = None
@@ -133,7 +133,12 @@ def fit(
 
 
 def _train_epoch(
-    training: Training, batches: DataLoader, augmentation: Callable | None, bar: tqdm, last: Path
+    training: Training,
+    batches: DataLoader,
+    labeled_share: float,
+    augmentation: Callable | None,
+    bar: tqdm,
+    last: Path,
 ) -> dict[str, float]:
     training.model.train()
     steps_before, read_at = training.steps, time.monotonic()
@@ -144,7 +149,7 @@ def _train_epoch(
         masks = masks.to(training.device, non_blocking=True)
         if augmentation:
             images, masks = augmentation(images, masks)
-        losses[step] = training.step(images, masks)
+        losses[step] = training.step(images, masks, labeled_share=labeled_share)
         if time.monotonic() - read_at > READ_LOSS_EVERY or step == len(batches) - 1:
             read_at = time.monotonic()
             _stop_if_not_finite(losses[: step + 1], steps_before, lr, last)
