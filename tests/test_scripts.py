@@ -14,6 +14,7 @@ from PIL import Image
 from data.files import IGNORED_GRAY, list_slices
 from data.sampling import HalfAndHalf
 from models import build_model
+from utils.optimization import Training
 
 SMALL = ("--base_channels", 4, "--image_size", 48, "--epoch", 3)
 
@@ -123,6 +124,19 @@ def test_slices_are_drawn_by_their_pseudo_labeled_lesions(chain, tmp_path, call,
     ]
     assert sum(areas) > 0
     assert weights == [1 + area if favored else 1 for area in areas]
+
+
+def test_the_last_epochs_are_for_labeled_slices(chain, tmp_path, call, monkeypatch):
+    shares, step = [], Training.step
+
+    def spy(training, images, masks, *, labeled_share):
+        shares.append(labeled_share)
+        return step(training, images, masks, labeled_share=labeled_share)
+
+    monkeypatch.setattr(Training, "step", spy)
+    flags = ["--epoch", 4, "--labeled_finish", 0.25, "--save_folder", tmp_path / "run"]
+    assert call("semi_supervised_train", "--data_root", chain[0] / "data", *SMALL, *flags)[0] == 0
+    assert shares == 3 * len(shares) // 4 * [0.5] + len(shares) // 4 * [1.0]
 
 
 def test_scored_pseudo_labels(chain, tmp_path, call):
