@@ -26,7 +26,7 @@ def main() -> None:
     parser = Parser(__doc__)
     add_labeled_data_options(parser)
     add_pseudo_labeled_data_options(parser)
-    add_training_options(parser, save_folder="runs/semi_supervised")
+    add_training_options(parser, epoch=200, save_folder="runs/semi_supervised")
     add_device_options(parser)
     args = parse_training_options(parser)
     if args.batchsize % 2:

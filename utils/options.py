@@ -36,7 +36,7 @@ RECIPES = {
         "amp": "off",
         "val_fraction": 0.0,
     },
-    "cpu": {"base_channels": 16, "image_size": 192, "epoch": 100},
+    "cpu": {"base_channels": 16, "image_size": 128, "epoch": 200},
 }
 FOLDERS = {
     "train_img_path": "Train-Image",
@@ -128,7 +128,7 @@ def add_pseudo_labeled_data_options(parser: Parser) -> None:
     )
 
 
-def add_training_options(parser: Parser, *, save_folder: str) -> None:
+def add_training_options(parser: Parser, *, epoch: int, save_folder: str) -> None:
     group = parser.add_argument_group("model and training")
     group.add_argument("--recipe", choices=list(RECIPES), default="default", help="paper: as published; cpu: small")
     group.add_argument("--base_channels", type=number(int, 1), default=64, help="width of the first level")
@@ -139,7 +139,7 @@ def add_training_options(parser: Parser, *, save_folder: str) -> None:
         "--upsample", choices=["carafe", "bilinear"], default="carafe", help="bilinear: without the paper's CARAFE"
     )
     group.add_argument("--pretrained_model", type=Path, help="checkpoint whose weights to start from")
-    group.add_argument("--epoch", type=number(int, 1), default=200, help="passes over the labeled slices")
+    group.add_argument("--epoch", type=number(int, 1), default=epoch, help="passes over the labeled slices")
     group.add_argument("--batchsize", type=number(int, 1), default=4, help="slices a step")
     group.add_argument(
         "--optimizer_type", choices=["ranger", "adam", "adamw", "sgd"], default="ranger", help="optimizer"
