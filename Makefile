@@ -23,7 +23,7 @@ demo: $(VENV)/ready
 	$(RUN) -m data.phantom --out $(DEMO) --labeled 24 --unlabeled 160 --unlabeled_truth --test 100 --size 128
 	$(RUN) supervised_train.py $(SMALL) --epoch 100 --save_folder runs/demo/supervised
 	$(RUN) fake_labels_generator.py --data_root $(DEMO) --model_path runs/demo/supervised/best.pth \
-		--tta --confidence 0.9 --truth_path $(DEMO)/Unlabeled-Mask
+		--truth_path $(DEMO)/Unlabeled-Mask
 	$(RUN) semi_supervised_train.py $(SMALL) --epoch 50 --pretrained_model runs/demo/supervised/best.pth \
 		--save_folder runs/demo/semi_supervised
 	$(RUN) test.py --data_root $(DEMO) --pretrained_model runs/demo/supervised/best.pth \
