@@ -36,7 +36,7 @@ RECIPES = {
         "amp": "off",
         "val_fraction": 0.0,
     },
-    "cpu": {"base_channels": 16, "image_size": 128, "epoch": 200},
+    "cpu": {"base_channels": 8, "image_size": 96},
 }
 FOLDERS = {
     "train_img_path": "Train-Image",
