@@ -44,7 +44,7 @@ def main() -> None:
     report_pairs("pseudo", pseudo)
     teacher_labels = TeacherLabels(args.confidence) if args.method == "teacher" else None
 
-    # Unlabeled slices hold less lesion than labeled ones; learned evenly, they make the network find less.
+    # Many unlabeled slices hold little lesion; drawn by its area, they hold about as much as labeled ones do.
     weights = 1 + pseudo.lesion_areas() if args.favor_lesions else torch.ones(len(pseudo))
     mixed_epochs = args.epoch - round(args.epoch * args.labeled_finish)
     mixture = HalfAndHalf(len(labeled), weights, args.batchsize, mixed_epochs=mixed_epochs)
