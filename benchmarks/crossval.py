@@ -1,7 +1,7 @@
 """Cross-validate a training setting on labeled slices: ``python -m benchmarks.crossval NAME [options] -- FLAGS``.
 
-FLAGS go to the trainer. Every fold is trained without validation, so that no epoch is chosen on the slices that are
-scored: its averaged weights after the last epoch predict them, at their own sizes. Slices that look alike, as
+FLAGS go to the trainer. No epoch is chosen on the slices that are scored: every fold is trained without validation (if
+FLAGS have no ``--val_fraction``), and its newest weights predict them, at their own sizes. Slices that look alike, as
 neighbours in one scan do, are kept in one fold. What is done is not done again; an interrupted fold goes on.
 """
 
@@ -24,6 +24,7 @@ from scipy.sparse.csgraph import connected_components
 from data.command_line import Parser, number, run
 from data.errors import InputError
 from data.files import Pair, pair_by_stem, read_all, read_image
+from utils.checkpoint import read_checkpoint
 from utils.options import FOLDERS
 from utils.tables import confidence_interval
 
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--train_img_path", type=Path, help="default: DATA_ROOT/Train-Image")
     parser.add_argument("--train_msk_path", type=Path, help="default: DATA_ROOT/Train-Mask")
     parser.add_argument("--semi_img_path", type=Path, help="unlabeled slices; default: DATA_ROOT/Unlabeled")
-    parser.add_argument("--teacher", metavar="NAME", help="train on semi-supervised from the models of this setting")
+    parser.add_argument("--teacher", metavar="NAME", help="train semi-supervised from the models of this setting")
     parser.add_argument("--label_flags", default="", help="for the generator that labels by them, in one string")
     parser.add_argument("--trained_by", metavar="NAME", help="train nothing, score the runs of this setting")
     parser.add_argument("--test_flags", default="", help="for test.py, in one string, such as '--no-tta'")
@@ -50,6 +51,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=number(int, 1), default=1, help="folds at a time; above 1, a CPU thread each")
     parser.add_argument("--out", type=Path, default=Path("runs/crossval"), help="folder of all settings")
     args = parser.parse_args(own)
+    if args.trained_by and flags:
+        parser.error(f"--trained_by {args.trained_by}: trains nothing; leave {' '.join(flags)} out")
     for name, folder in FOLDERS.items():
         if name in args and getattr(args, name) is None:
             setattr(args, name, args.data_root / folder)
@@ -59,6 +62,8 @@ def main() -> None:
     folds = split_in_folds(pairs, groups, args.folds)
     print(f"slices      {len(pairs)} in {len(set(groups))} groups of neighbours; folds of {[len(f) for f in folds]}")
     stop_if_another_setting(args, flags)
+    for other in (args.teacher, args.trained_by, args.against):
+        stop_if_other_folds(args, other)
 
     work = [(seed, fold) for seed in args.seeds for fold in range(args.folds)]
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -99,6 +104,7 @@ def stop_if_another_setting(args: argparse.Namespace, flags: list[str]) -> None:
     setting = {
         "flags": flags,
         "images": str(args.train_img_path),
+        "unlabeled": str(args.semi_img_path) if args.teacher else None,
         "folds": args.folds,
         "teacher": args.teacher,
         "label_flags": args.label_flags,
@@ -111,6 +117,18 @@ def stop_if_another_setting(args: argparse.Namespace, flags: list[str]) -> None:
         raise InputError(f"{path.parent}: was begun with {changed}; give this setting another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(setting, indent=2) + "\n")
+
+
+def stop_if_other_folds(args: argparse.Namespace, name: str | None) -> None:
+    """The models of another setting would have seen the slices that are held out here, and its scores not compare."""
+    path = args.out / (name or args.name) / "setting.json"
+    if path.exists():
+        other = json.loads(path.read_text())
+        if (other["images"], other["folds"]) != (str(args.train_img_path), args.folds):
+            raise InputError(
+                f"{path.parent}: has {other['folds']} folds of {other['images']}, not {args.folds} of "
+                f"{args.train_img_path}; name a setting with the same folds"
+            )
 
 
 def run_fold(
@@ -158,9 +176,11 @@ def copy(pairs: list[Pair], folder: Path) -> tuple[Path, Path]:
 
 def train(args: argparse.Namespace, flags: list[str], labeled: tuple[Path, Path], folder: Path, seed: int) -> Path:
     """Train on the labeled slices (and, from a teacher, on unlabeled ones); the checkpoint to predict with."""
-    last, done = folder / "run" / "last.pth", folder / "trained"
-    if done.exists():
-        return last.with_name("best.pth")
+    last = folder / "run" / "last.pth"
+    if last.exists():
+        checkpoint = read_checkpoint(last)
+        if checkpoint["epoch"] == checkpoint["run"]["options"]["epoch"]:
+            return last.with_name("best.pth")
     script, options = "supervised_train.py", []
     if args.teacher:
         script, masks = "semi_supervised_train.py", folder / "Pos-Mask"
@@ -175,7 +195,6 @@ def train(args: argparse.Namespace, flags: list[str], labeled: tuple[Path, Path]
         options += ["--train_img_path", labeled[0], "--train_msk_path", labeled[1], "--val_fraction", 0]
         options += ["--seed", seed, "--save_folder", last.parent, *flags]
     call([script, *options], folder / "train.log", args.jobs)
-    done.touch()
     return last.with_name("best.pth")
 
 
@@ -188,7 +207,8 @@ def call(command: list, log: Path, jobs: int) -> None:
             [sys.executable, *paths], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
         ).returncode
     if code:
-        raise InputError(f"{log}: {command[0]} failed: {log.read_text().strip().splitlines()[-1]}")
+        last_line = log.read_text().strip().rpartition("\n")[2] or f"exit code {code}"
+        raise InputError(f"{log}: {command[0]} failed: {last_line}")
 
 
 def merge(scores: list[dict[str, float]], work: list[tuple[int, int]], seed: int) -> dict[str, float]:
@@ -211,7 +231,8 @@ def report(args: argparse.Namespace, flags: list[str], dice: dict[str, dict[str,
     (args.out / args.name / "result.json").write_text(json.dumps(result, indent=2) + "\n")
     spread = f" (sd over seeds {result['sd_over_seeds']:.3f})" if len(means) > 1 else ""
     gain = "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**result) if "difference" in result else ""
-    print(f"| {args.name} | {' '.join(flags)} | {result['dice']:.3f}{spread} | {gain} |")
+    source = [f"{option} {name}" for option in ("teacher", "trained_by") if (name := getattr(args, option))]
+    print(f"| {args.name} | {' '.join([*source, *flags, args.test_flags])} | {result['dice']:.3f}{spread} | {gain} |")
 
 
 def per_slice(dice: dict[str, dict[str, float]]) -> dict[str, float]:

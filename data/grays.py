@@ -3,16 +3,20 @@
 import numpy as np
 
 SOFT_TISSUE = 210  # its usual gray level in a lung window
+DARKEST_TISSUE = 30  # below, the slice is not windowed at all; scaled, its few levels would hide that
 
 
 def align_grays(gray: np.ndarray) -> np.ndarray:
     """Scale a slice so that its soft tissue has the same gray level as in every other, uint8 ``(H, W)``.
 
     Soft tissue is the median of the brighter of two classes, the darker one being lung and air, as Otsu's threshold
-    parts them. A slice stored with the full range of Hounsfield units so comes near one in a lung window.
+    parts them. A slice stored with the full range of Hounsfield units so comes near one in a lung window. One that is
+    nearly black stays so, to be noticed.
     """
     count = np.bincount(gray.ravel(), minlength=256)
     tissue = np.median(gray[gray > _otsu(count)]) if np.count_nonzero(count) > 1 else SOFT_TISSUE
+    if tissue < DARKEST_TISSUE:
+        return gray
     return np.clip(np.round(gray * (SOFT_TISSUE / tissue)), 0, 255).astype(np.uint8)
 
 

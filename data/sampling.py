@@ -13,7 +13,7 @@ class HalfAndHalf(Sampler[list[int]]):
     Indices are those of ``ConcatDataset([labeled, pseudo])``. One pass is one pass over the ``labeled`` slices, in
     random order, each batch completed by as many of the pseudo-labeled ones, drawn in proportion to ``pseudo_weights``
     ``(slices,)``. A last, smaller batch is dropped. Once ``epoch``, which the training loop sets, is beyond
-    ``mixed_epochs``, labeled slices take the place of the others.
+    ``mixed_epochs``, a second pass over the labeled slices takes the place of the others.
     """
 
     def __init__(self, labeled: int, pseudo_weights: Tensor, batchsize: int, *, mixed_epochs: int) -> None:

@@ -224,7 +224,7 @@ def test_resume_needs_the_last_checkpoint_of_the_same_script(call, data, trained
         (
             "semi_supervised_train",
             ["--method", "teacher", "--no-data_augmentation"],
-            ["--no-data_augmentation", "--method pseudo"],
+            ["--method teacher", "--no-data_augmentation"],
         ),
         ("semi_supervised_train", ["--confidence", 1.5], ["--confidence", "at most 1"]),
         ("supervised_train", ["--accumulate", 3], ["--accumulate 3", "does not divide"]),

@@ -86,6 +86,23 @@ def test_settings_from_start_to_end(phantom, tmp_path):
     assert "kept_share" in (tmp_path / "semi" / "seed_0_fold_0" / "run" / "log.csv").read_text()
 
 
+@pytest.mark.parametrize("flags", [["--teacher", "other"], ["--trained_by", "other"], ["--against", "other"]])
+def test_settings_of_other_folds_are_refused(phantom, tmp_path, call, flags):
+    """Their models have seen the slices that would be held out."""
+    (tmp_path / "other").mkdir()
+    setting = {"images": str(phantom / "Train-Image"), "folds": 3}
+    (tmp_path / "other" / "setting.json").write_text(json.dumps(setting))
+    options = ["--data_root", phantom, "--out", tmp_path, "--folds", 2, *flags]
+    code, _, error = call("benchmarks.crossval", "new", *options)
+    assert code == 2 and "3 folds" in error and "not 2" in error
+
+
+def test_flags_that_would_train_nothing_are_refused(phantom, tmp_path, call):
+    options = ["--data_root", phantom, "--out", tmp_path, "--trained_by", "default"]
+    code, _, error = call("benchmarks.crossval", "new", *options, "--", "--lr", 1)
+    assert code == 2 and "leave --lr 1 out" in error
+
+
 def test_a_name_stands_for_one_setting(phantom, tmp_path, call):
     (tmp_path / "default").mkdir()
     (tmp_path / "default" / "setting.json").write_text(json.dumps({"flags": ["--lr", "0.1"]}))

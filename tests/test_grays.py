@@ -42,6 +42,12 @@ def test_grays_keep_their_order():
     assert aligned[0] == 0 and (np.diff(aligned) >= 0).all() and align_grays(gray).dtype == np.uint8
 
 
+def test_a_slice_that_was_not_windowed_stays_black(hounsfield):
+    stored = (hounsfield[0] + 1024).clip(0, 65535) / 65535 * 255
+    gray = stored.astype(np.uint8)
+    assert np.array_equal(align_grays(gray), gray) and gray.max() < 20
+
+
 @pytest.mark.parametrize("level", [0, 7, 255])
 def test_a_slice_of_one_gray_is_left_as_it_is(level):
     gray = np.full((4, 5), level, np.uint8)

@@ -139,6 +139,13 @@ def test_the_last_epochs_are_for_labeled_slices(chain, tmp_path, call, monkeypat
     assert shares == 3 * len(shares) // 4 * [0.5] + len(shares) // 4 * [1.0]
 
 
+@pytest.mark.parametrize(("flags", "warned"), [([], False), (["--seed", 1], True)])
+def test_validation_slices_that_the_start_was_trained_on(chain, tmp_path, call, flags, warned):
+    start = ["--pretrained_model", chain[0] / "runs" / "supervised" / "best.pth", "--save_folder", tmp_path / "run"]
+    code, out, _ = call("supervised_train", "--data_root", chain[0] / "data", *SMALL, *start, *flags)
+    assert code == 0 and ("may have been trained on validation slices" in out) == warned
+
+
 def test_scored_pseudo_labels(chain, tmp_path, call):
     """Their Dice is that of test.py on the same masks."""
     root, _ = chain

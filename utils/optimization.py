@@ -78,7 +78,7 @@ class Training:
     def step(self, images: Tensor, masks: Tensor, *, labeled_share: float = 1.0) -> Tensor:
         """Learn from images float32 ``(N, C, H, W)`` and masks int64 ``(N, H, W)``; the loss, still on the device.
 
-        ``--lesion_margin`` is for the labeled share of them, the first: what labels the others has it behind it.
+        ``--lesion_margin`` is for the labeled share of them, the first: a network trained with it labels the others.
         """
         loss = torch.zeros((), device=self.device)
         margins = torch.full((len(images), 1, 1, 1), self.lesion_margin, device=self.device)

@@ -111,7 +111,7 @@ def add_pseudo_labeled_data_options(parser: Parser) -> None:
         "--favor_lesions",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="draw these slices in proportion to their pseudo-labeled lesion area, not evenly",
+        help="draw these slices in proportion to the lesion area in their masks, not evenly",
     )
     group.add_argument(
         "--labeled_finish",
@@ -123,8 +123,8 @@ def add_pseudo_labeled_data_options(parser: Parser) -> None:
         "--confidence",
         type=number(float, 0, 1),
         default=0.0,
-        help="teacher: pixels whose likelier class has a probability below this are ignored; 0: none, as those are "
-        "lesions more often than not, and the network would find less and less",
+        help="teacher: ignore pixels whose likelier class has a probability below this; these are mostly at the rims "
+        "of lesions, of which the network then finds less, hence 0",
     )
 
 
@@ -139,7 +139,12 @@ def add_training_options(parser: Parser, *, epoch: int, save_folder: str) -> Non
         "--upsample", choices=["carafe", "bilinear"], default="carafe", help="bilinear: without the paper's CARAFE"
     )
     group.add_argument("--pretrained_model", type=Path, help="checkpoint whose weights to start from")
-    group.add_argument("--epoch", type=number(int, 1), default=epoch, help="passes over the labeled slices")
+    group.add_argument(
+        "--epoch",
+        type=number(int, 1),
+        default=epoch,
+        help="passes over the labeled slices, two each in the labeled finish",
+    )
     group.add_argument("--batchsize", type=number(int, 1), default=4, help="slices a step")
     group.add_argument(
         "--optimizer_type", choices=["ranger", "adam", "adamw", "sgd"], default="ranger", help="optimizer"
@@ -161,7 +166,7 @@ def add_training_options(parser: Parser, *, epoch: int, save_folder: str) -> Non
         "--lesion_margin",
         type=number(float, 0),
         default=1.5,
-        help="by which the logits of lesion must win in training, so that more is found; 0: plain",
+        help="by which the logits of lesion must win on labeled slices in training, so that more is found; 0: plain",
     )
     group.add_argument("--clip_grad", type=number(float, 0), default=1.0, help="largest gradient norm; 0: no limit")
     group.add_argument("--ema_decay", type=number(float, 0, 0.99999), default=0.99, help="of averaged weights; 0: none")
@@ -197,7 +202,7 @@ def parse_training_options(parser: Parser) -> argparse.Namespace:
     given, _ = parser.parse_known_args()
     source = given.resume or given.pretrained_model
     checkpoint = read_checkpoint(source) if source else None
-    parser.set_defaults(**RECIPES[given.recipe])
+    parser.set_defaults(**{name: value for name, value in RECIPES[given.recipe].items() if name in given})
     if checkpoint:
         network = {name: checkpoint["model"].get(name, default) for name, default in NETWORK_OPTIONS.items()}
         parser.set_defaults(**network, **checkpoint["preprocessing"])
@@ -238,7 +243,9 @@ def parse_training_options(parser: Parser) -> argparse.Namespace:
     if "method" in args:
         args.method = args.method or ("teacher" if checkpoint else "pseudo")
         if args.method == "teacher" and not args.data_augmentation:
-            parser.error("--no-data_augmentation: leaves --method teacher nothing to learn; give --method pseudo")
+            parser.error(
+                "--method teacher: learns nothing with --no-data_augmentation (or --recipe paper); give pseudo"
+            )
     if args.lr_schedule is None:
         decays = any(getattr(args, name) is not None for name in PUBLISHED_DECAY)
         args.lr_schedule = "step" if decays else "flat_cosine"

@@ -74,6 +74,8 @@ class RunLog:
         line = f"epoch {row['epoch']:>4}  loss {row['train_loss']:.4f}"
         if "val_dice" in row:
             line += f"  val loss {row['val_loss']:.4f}  val Dice {row['val_dice']:.4f}{' *' if is_best else ''}"
+        if row.get("kept_share"):
+            line += f"  pseudo-labeled {row['kept_share']:.1%} of the pixels"
         tqdm.write(line)
 
     def draw(self, validation: LesionSlices | None, predictions: Sequence[Tensor] | None) -> None:

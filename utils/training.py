@@ -71,6 +71,8 @@ def fit(
         done, best = args.checkpoint["epoch"], args.checkpoint["best_score"]
         _stop_if_the_split_changed(validation, args)
         training.load_state_dict(args.checkpoint["training"], lr=args.lr, weight_decay=args.weight_decay)
+    elif args.checkpoint:
+        _warn_if_seen(validation, args)
     args.checkpoint = None  # frees as much memory as the network and the optimizer take
     log = RunLog(folder, epochs_done=done)
     print(f"training    {_describe(training, args)}")
@@ -183,6 +185,15 @@ def _stop_if_the_split_changed(validation: LesionSlices | None, args: argparse.N
         raise InputError(
             f"--resume {args.resume}: the validation slices are not those of the run ({', '.join(changed)} differ); "
             "restore the slices and --seed, or start anew with --pretrained_model"
+        )
+
+
+def _warn_if_seen(validation: LesionSlices | None, args: argparse.Namespace) -> None:
+    run = args.checkpoint.get("run")
+    if run and (seen := sorted(set(_stems(validation)) - set(run["validation"]))):
+        warn(
+            f"{args.pretrained_model} may have been trained on validation slices ({', '.join(seen)}), whose Dice "
+            "is then too good; give both runs the same --seed and --val_fraction"
         )
 
 
