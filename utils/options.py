@@ -117,7 +117,7 @@ def add_pseudo_labeled_data_options(parser: Parser) -> None:
         "--labeled_finish",
         type=number(float, 0, 1),
         default=0.45,
-        help="share of the epochs, the last ones, that learn labeled slices alone, as these are right",
+        help="share of the epochs, the last ones, that learn labeled slices alone, twice each: their masks are right",
     )
     group.add_argument(
         "--confidence",
@@ -139,12 +139,7 @@ def add_training_options(parser: Parser, *, epoch: int, save_folder: str) -> Non
         "--upsample", choices=["carafe", "bilinear"], default="carafe", help="bilinear: without the paper's CARAFE"
     )
     group.add_argument("--pretrained_model", type=Path, help="checkpoint whose weights to start from")
-    group.add_argument(
-        "--epoch",
-        type=number(int, 1),
-        default=epoch,
-        help="passes over the labeled slices, two each in the labeled finish",
-    )
+    group.add_argument("--epoch", type=number(int, 1), default=epoch, help="passes over the labeled slices")
     group.add_argument("--batchsize", type=number(int, 1), default=4, help="slices a step")
     group.add_argument(
         "--optimizer_type", choices=["ranger", "adam", "adamw", "sgd"], default="ranger", help="optimizer"
