@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import ROOT, call_as_process
 
+import utils.training
 from models import build_model
 from utils.checkpoint import load_model
 from utils.optimization import Training
@@ -106,6 +107,20 @@ def test_the_best_epoch_is_kept(phantom, tmp_path, call):
     assert content["epoch"] == int(best["epoch"]) and content["best_score"] == float(best["val_dice"])
     assert {f.name for f in tmp_path.glob("*.pth")} == {"best.pth", "last.pth", "epoch_4.pth", "epoch_6.pth"}
     assert len(rows) == 6  # N epochs are N, not N - 1
+
+
+@pytest.mark.parametrize(("finish", "epoch"), [(0.5, 3), (0, 1), (1, 1)])
+def test_the_best_epoch_is_sought_in_the_labeled_finish(phantom, pseudo, tmp_path, call, monkeypatch, finish, epoch):
+    falling = iter([0.8, 0.7, 0.6, 0.5])
+    validated = utils.training.validate
+    monkeypatch.setattr(
+        utils.training,
+        "validate",
+        lambda *args: ({"val_loss": 1.0, "val_dice": next(falling)}, validated(*args)[1]),
+    )
+    flags = ["--data_root", phantom, *TINY, "--epoch", 4, "--semi_msk_path", pseudo, "--labeled_finish", finish]
+    assert call("semi_supervised_train", *flags, "--save_folder", tmp_path / "run")[0] == 0
+    assert torch.load(tmp_path / "run" / "best.pth", weights_only=True)["epoch"] == epoch
 
 
 def test_published_schedule(phantom, tmp_path, call):

@@ -86,10 +86,11 @@ def draw_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
     rate.plot(epochs, [row["lr"] for row in rows])
     if "val_dice" in rows[0]:
         scores = [row["val_dice"] for row in rows]
-        best = int(np.argmax(scores))
+        highest = int(np.argmax(scores))
         loss.plot(epochs, [row["val_loss"] for row in rows], label="validation")
         dice.plot(epochs, scores)
-        dice.plot(epochs[best], scores[best], "o", label=f"best {scores[best]:.3f}, epoch {epochs[best]:.0f}")
+        label = f"highest {scores[highest]:.3f}, epoch {epochs[highest]:.0f}"
+        dice.plot(epochs[highest], scores[highest], "o", label=label)
         dice.legend(loc="lower right")
     loss.legend()
     for axis, title in ((loss, "loss"), (dice, "validation Dice"), (rate, "learning rate")):

@@ -54,7 +54,8 @@ def fit(
 
     batches: a loader of images float32 ``(N, C, H, W)`` and masks int64 ``(N, H, W)``; one pass is one epoch.
     validation: its mean Dice decides which weights become ``best.pth``. Without it (None) the newest ones do.
-    mixture: the sampler of ``batches`` if some of them are half pseudo-labeled. teacher_labels: augments these in place
+    mixture: the sampler of ``batches`` if some are half pseudo-labeled; once these have ended, the best epoch is sought
+    anew. teacher_labels: augments these in place
     of the usual augmentation, and labels that half anew.
     ``last.pth`` has all that a resumed run needs to go on bit for bit.
     Raises InputError if there is no full batch, the folder can't be written, or the loss stops being finite.
@@ -89,6 +90,8 @@ def fit(
         if mixture is not None:
             mixture.epoch = epoch
             labeled_share = mixture.labeled_share
+            if epoch == mixture.mixed_epochs + 1:
+                best = -1.0  # near the pre-trained weights, chosen on the same slices, an early epoch can win by luck
         if teacher_labels and labeled_share < 1:
             augmentation = partial(teacher_labels, teacher=training.average_logits)
         else:
