@@ -55,8 +55,7 @@ def fit(
     batches: a loader of images float32 ``(N, C, H, W)`` and masks int64 ``(N, H, W)``; one pass is one epoch.
     validation: its mean Dice decides which weights become ``best.pth``. Without it (None) the newest ones do.
     mixture: the sampler of ``batches`` if some are half pseudo-labeled; once these have ended, the best epoch is sought
-    anew. teacher_labels: augments these in place
-    of the usual augmentation, and labels that half anew.
+    anew. teacher_labels: augments these in place of the usual augmentation, and labels that half anew.
     ``last.pth`` has all that a resumed run needs to go on bit for bit.
     Raises InputError if there is no full batch, the folder can't be written, or the loss stops being finite.
     """
