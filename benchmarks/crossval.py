@@ -61,9 +61,9 @@ def main() -> None:
     groups = alike([image for image, _ in pairs])
     folds = split_in_folds(pairs, groups, args.folds)
     print(f"slices      {len(pairs)} in {len(set(groups))} groups of neighbours; folds of {[len(f) for f in folds]}")
-    stop_if_another_setting(args, flags)
-    for other in (args.teacher, args.trained_by, args.against):
+    for other in {args.teacher, args.trained_by, args.against} - {None, args.name}:
         stop_if_other_folds(args, other)
+    stop_if_another_setting(args, flags)
 
     work = [(seed, fold) for seed in args.seeds for fold in range(args.folds)]
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -119,9 +119,9 @@ def stop_if_another_setting(args: argparse.Namespace, flags: list[str]) -> None:
     path.write_text(json.dumps(setting, indent=2) + "\n")
 
 
-def stop_if_other_folds(args: argparse.Namespace, name: str | None) -> None:
+def stop_if_other_folds(args: argparse.Namespace, name: str) -> None:
     """The models of another setting would have seen the slices that are held out here, and its scores not compare."""
-    path = args.out / (name or args.name) / "setting.json"
+    path = args.out / name / "setting.json"
     if path.exists():
         other = json.loads(path.read_text())
         if (other["images"], other["folds"]) != (str(args.train_img_path), args.folds):
@@ -181,19 +181,17 @@ def train(args: argparse.Namespace, flags: list[str], labeled: tuple[Path, Path]
         checkpoint = read_checkpoint(last)
         if checkpoint["epoch"] == checkpoint["run"]["options"]["epoch"]:
             return last.with_name("best.pth")
-    script, options = "supervised_train.py", []
-    if args.teacher:
-        script, masks = "semi_supervised_train.py", folder / "Pos-Mask"
-        teacher = args.out / args.teacher / folder.name / "run" / "best.pth"
-        options = ["--semi_img_path", args.semi_img_path, "--semi_msk_path", masks, "--pretrained_model", teacher]
-        if not last.exists():
-            paths = ["--model_path", teacher, "--Image_dir", args.semi_img_path, "--Mask-dir", masks]
-            call(["fake_labels_generator.py", *paths, *args.label_flags.split()], folder / "labels.log", args.jobs)
-    if last.exists():
         options = ["--resume", last]
     else:
-        options += ["--train_img_path", labeled[0], "--train_msk_path", labeled[1], "--val_fraction", 0]
-        options += ["--seed", seed, "--save_folder", last.parent, *flags]
+        options = ["--train_img_path", labeled[0], "--train_msk_path", labeled[1], "--val_fraction", 0]
+        options += ["--seed", seed, "--save_folder", last.parent]
+        if args.teacher:
+            teacher, masks = args.out / args.teacher / folder.name / "run" / "best.pth", folder / "Pos-Mask"
+            paths = ["--model_path", teacher, "--Image_dir", args.semi_img_path, "--Mask-dir", masks]
+            call(["fake_labels_generator.py", *paths, *args.label_flags.split()], folder / "labels.log", args.jobs)
+            options += ["--semi_img_path", args.semi_img_path, "--semi_msk_path", masks, "--pretrained_model", teacher]
+        options += flags
+    script = "semi_supervised_train.py" if args.teacher else "supervised_train.py"
     call([script, *options], folder / "train.log", args.jobs)
     return last.with_name("best.pth")
 

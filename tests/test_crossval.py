@@ -95,6 +95,7 @@ def test_settings_of_other_folds_are_refused(phantom, tmp_path, call, flags):
     options = ["--data_root", phantom, "--out", tmp_path, "--folds", 2, *flags]
     code, _, error = call("benchmarks.crossval", "new", *options)
     assert code == 2 and "3 folds" in error and "not 2" in error
+    assert not (tmp_path / "new").exists()  # the name is free for the corrected call
 
 
 def test_flags_that_would_train_nothing_are_refused(phantom, tmp_path, call):
