@@ -47,7 +47,7 @@ def main() -> None:
     # Many unlabeled slices hold little lesion; drawn by its area, they hold about as much as labeled ones do.
     weights = 1 + pseudo.lesion_areas() if args.favor_lesions else torch.ones(len(pseudo))
     mixed_epochs = args.epoch - round(args.epoch * args.labeled_finish)
-    print(f"method      {args.method} for {mixed_epochs} of {args.epoch} epochs, then labeled slices alone")
+    print(f"method      {args.method} for {mixed_epochs} epochs, labeled slices alone for {args.epoch - mixed_epochs}")
     mixture = HalfAndHalf(len(labeled), weights, args.batchsize, mixed_epochs=mixed_epochs)
     batches = DataLoader(
         ConcatDataset([labeled, pseudo]),
