@@ -67,7 +67,8 @@ def main() -> None:
 
     work = [(seed, fold) for seed in args.seeds for fold in range(args.folds)]
     with ThreadPoolExecutor(args.jobs) as pool:
-        scores = list(pool.map(lambda job: run_fold(args, flags, folds, *job), work))
+        in_turn = pool.map if args.jobs > 1 else map  # a pool would begin the next fold after one that failed
+        scores = list(in_turn(lambda job: run_fold(args, flags, folds, *job), work))
     report(args, flags, {f"{seed}": merge(scores, work, seed) for seed in args.seeds})
 
 
@@ -112,7 +113,8 @@ def stop_if_another_setting(args: argparse.Namespace, flags: list[str]) -> None:
         "test_flags": args.test_flags,
     }
     path = args.out / args.name / "setting.json"
-    if path.exists() and (before := json.loads(path.read_text())) != setting:
+    begun = any(path.parent.glob("seed_*/run/last.pth")) or any(path.parent.glob("seed_*/scores.csv"))
+    if begun and (before := json.loads(path.read_text())) != setting:
         changed = ", ".join(f"{key} {before.get(key)!r}" for key in setting if before.get(key) != setting[key])
         raise InputError(f"{path.parent}: was begun with {changed}; give this setting another name")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -105,7 +105,16 @@ def test_flags_that_would_train_nothing_are_refused(phantom, tmp_path, call):
 
 
 def test_a_name_stands_for_one_setting(phantom, tmp_path, call):
-    (tmp_path / "default").mkdir()
+    (tmp_path / "default" / "seed_0_fold_0").mkdir(parents=True)
+    (tmp_path / "default" / "seed_0_fold_0" / "scores.csv").touch()
     (tmp_path / "default" / "setting.json").write_text(json.dumps({"flags": ["--lr", "0.1"]}))
     code, _, error = call("benchmarks.crossval", "default", "--data_root", phantom, "--out", tmp_path)
     assert code == 2 and "was begun with" in error and "another name" in error
+
+
+def test_a_failed_fold_ends_the_run_and_leaves_the_name_free(phantom, tmp_path, call):
+    options = ["new", "--data_root", phantom, "--folds", 2, "--out", tmp_path]
+    for wrong in (["--epoch", 0], ["--lr", -1]):
+        code, _, error = call("benchmarks.crossval", *options, "--", *wrong)
+        assert code == 2 and "supervised_train.py failed" in error and wrong[0] in error
+    assert not (tmp_path / "new" / "seed_0_fold_1").exists()
