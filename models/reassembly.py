@@ -114,8 +114,9 @@ def _accurate(tensor: Tensor) -> torch.dtype:
 
 
 def _by_triton(name: str, otherwise: Callable, *args) -> tuple[Tensor, Tensor]:
-    """The Triton kernel of that name or, once one could not be built on this machine, the plain implementation."""
-    if _triton_works.get(name, True) and torch.cuda.get_device_capability(args[0].device) >= OLDEST_GPU:
+    """The Triton kernel of that name or, once any could not be built on this machine, the plain implementation."""
+    # All or none: the one for the backward pass needs the log-sum-exp, which the plain forward pass leaves empty.
+    if all(_triton_works.values()) and torch.cuda.get_device_capability(args[0].device) >= OLDEST_GPU:
         try:
             results = getattr(import_module("models.reassembly_triton"), name)(*args)
             _triton_works[name] = True

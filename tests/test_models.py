@@ -140,6 +140,19 @@ def test_without_triton_the_plain_way_is_taken_and_said(monkeypatch):
     assert torch.allclose(first, unfolded(x, logits, 2), atol=1e-5)
 
 
+def test_the_backward_kernel_is_not_used_after_the_plain_forward_pass(monkeypatch):
+    """It needs the log-sum-exp over the taps, which that pass does not make."""
+    pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA alone")
+    monkeypatch.setattr(reassembly, "_triton_works", {"reassemble": False})
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    x, logits, grad = torch.rand(1, 4, 6, 5), torch.rand(1, 100, 6, 5), torch.rand(1, 4, 12, 10)
+    log_sum = torch.full((1, 4, 6, 5), torch.nan)
+    found = reassembly._backward_on_gpu(grad, x, logits, log_sum, 2)
+    expected = torch.autograd.grad(unfolded(x.requires_grad_(), logits.requires_grad_(), 2), (x, logits), grad)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
 def test_a_fault_of_a_kernel_that_has_worked_is_not_hidden(monkeypatch):
     pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA alone")
     monkeypatch.setattr(reassembly, "_triton_works", {})
