@@ -113,8 +113,8 @@ def stop_if_another_setting(args: argparse.Namespace, flags: list[str]) -> None:
         "test_flags": args.test_flags,
     }
     path = args.out / args.name / "setting.json"
-    begun = any(path.parent.glob("seed_*/run/last.pth")) or any(path.parent.glob("seed_*/scores.csv"))
-    if begun and (before := json.loads(path.read_text())) != setting:
+    kept = [*path.parent.glob("seed_*/run/last.pth"), *path.parent.glob("seed_*/scores.csv")]
+    if kept and path.exists() and (before := json.loads(path.read_text())) != setting:
         changed = ", ".join(f"{key} {before.get(key)!r}" for key in setting if before.get(key) != setting[key])
         raise InputError(f"{path.parent}: was begun with {changed}; give this setting another name")
     path.parent.mkdir(parents=True, exist_ok=True)
