@@ -25,7 +25,7 @@ demo: $(VENV)/ready
 	$(RUN) fake_labels_generator.py --data_root $(DEMO) --model_path runs/demo/supervised/best.pth \
 		--truth_path $(DEMO)/Unlabeled-Mask
 	$(RUN) semi_supervised_train.py $(SMALL) --epoch 50 --pretrained_model runs/demo/supervised/best.pth \
-		--save_folder runs/demo/semi_supervised
+		--semi_truth_path $(DEMO)/Unlabeled-Mask --save_folder runs/demo/semi_supervised
 	$(RUN) test.py --data_root $(DEMO) --pretrained_model runs/demo/supervised/best.pth \
 		--img_save_folder runs/demo/CARes-UNet --save_prob
 	$(RUN) test.py --data_root $(DEMO) --pretrained_model runs/demo/semi_supervised/best.pth \

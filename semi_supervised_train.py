@@ -42,12 +42,17 @@ def main() -> None:
     pseudo_pairs = pair_by_stem(args.semi_img_path, args.semi_msk_path)
     pseudo = LesionSlices(pseudo_pairs, **preprocessing(args), cache_gb=args.cache_gb, pseudo=True)
     report_pairs("pseudo", pseudo)
-    teacher_labels = TeacherLabels(args.confidence) if args.method == "teacher" else None
 
     # Many unlabeled slices hold little lesion; drawn by its area, they hold about as much as labeled ones do.
     weights = 1 + pseudo.lesion_areas() if args.favor_lesions else torch.ones(len(pseudo))
     mixed_epochs = args.epoch - round(args.epoch * args.labeled_finish)
     print(f"method      {args.method} for {mixed_epochs} epochs, labeled slices alone for {args.epoch - mixed_epochs}")
+    teacher_labels = None
+    if args.method == "teacher":
+        teacher_labels = TeacherLabels(args.confidence, truth_known=bool(args.semi_truth_path))
+        if args.semi_truth_path:  # in place of masks that are not learned, to score the labels that are
+            truth_pairs = pair_by_stem(args.semi_img_path, args.semi_truth_path)
+            pseudo = LesionSlices(truth_pairs, **preprocessing(args), cache_gb=args.cache_gb)
     mixture = HalfAndHalf(len(labeled), weights, args.batchsize, mixed_epochs=mixed_epochs)
     batches = DataLoader(
         ConcatDataset([labeled, pseudo]),

@@ -105,6 +105,17 @@ def test_the_teacher_method(chain, tmp_path, call):
     assert kept[2] == 0  # the finish on labeled slices
 
 
+def test_the_teachers_labels_are_scored_where_the_truth_is_known(chain, tmp_path, call):
+    data, best = chain[0] / "data", chain[0] / "runs" / "supervised" / "best.pth"
+    start = ["--data_root", data, "--pretrained_model", best, *SMALL, "--semi_img_path", data / "Test-Image"]
+    start += ["--semi_msk_path", data / "Test-Mask", "--semi_truth_path", data / "Test-Mask"]
+    code, out, _ = call("semi_supervised_train", *start, "--save_folder", tmp_path / "run")
+    dice = [float(row["label_dice"]) for row in csv.DictReader((tmp_path / "run" / "log.csv").open())]
+    assert code == 0 and 0 < dice[0] < 1 and f"with Dice {dice[0]:.3f}" in out
+    code, _, error = call("semi_supervised_train", *start, "--method", "pseudo", "--save_folder", tmp_path / "other")
+    assert code == 2 and "--semi_truth_path" in error
+
+
 @pytest.mark.parametrize(("flags", "favored"), [([], True), (["--recipe", "paper"], False)])
 def test_slices_are_drawn_by_their_pseudo_labeled_lesions(chain, tmp_path, call, monkeypatch, flags, favored):
     data = chain[0] / "data"

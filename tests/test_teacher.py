@@ -28,7 +28,21 @@ def test_confident_pixels_get_the_teachers_label_and_others_none(monkeypatch):
     assert (label[gray > 0.75] == 1).all() and (label[gray < 0.25] == 0).all()
     unsure = (gray > 0.25) & (gray < 0.75)
     assert unsure.any() and (label[unsure] == IGNORE).all()
-    assert labels.kept_share() == pytest.approx((~unsure).float().mean().item())
+    assert labels.report() == {"kept_share": pytest.approx((~unsure).float().mean().item())}
+    assert labels.report() == {"kept_share": 0}
+
+
+def test_labels_are_scored_where_the_truth_is_known():
+    """The truth is moved with the slice, and every label counts, also of the pixels that are not learned."""
+    images, masks = batch(size=48)
+    masks[4:] = images[4:, 0] > 0.5
+    images = 0.2 + 0.6 * masks[:, None].float()
+    labels = TeacherLabels(confidence=0.9, truth_known=True)
+    for _ in range(2):
+        labels(images, masks, bright_is_lesion)
+    assert labels.report() == {"kept_share": pytest.approx(0, abs=0.5), "label_dice": pytest.approx(0.95, abs=0.05)}
+    labels(images, 1 - masks, bright_is_lesion)
+    assert labels.report()["label_dice"] < 0.1
 
 
 def test_the_teacher_sees_the_slice_in_its_new_place_but_its_old_grays(monkeypatch):

@@ -102,6 +102,9 @@ def add_pseudo_labeled_data_options(parser: Parser) -> None:
         "--semi_msk_path", type=Path, help="masks by fake_labels_generator.py; default: DATA_ROOT/Pos-Mask"
     )
     group.add_argument(
+        "--semi_truth_path", type=Path, help="true masks, where they are known, to score the teacher's labels in log.csv"
+    )
+    group.add_argument(
         "--method",
         choices=["pseudo", "teacher"],
         help="pseudo: learn these masks; teacher: learn what the averaged weights find in their place at every step; "
@@ -240,6 +243,11 @@ def parse_training_options(parser: Parser) -> argparse.Namespace:
         if args.method == "teacher" and not args.data_augmentation:
             parser.error(
                 "--method teacher: learns nothing with --no-data_augmentation (or --recipe paper); give pseudo"
+            )
+        if args.method == "pseudo" and args.semi_truth_path:
+            parser.error(
+                "--semi_truth_path: scores the labels of --method teacher; those of --method pseudo are scored by "
+                "fake_labels_generator.py --truth_path"
             )
     if args.lr_schedule is None:
         decays = any(getattr(args, name) is not None for name in PUBLISHED_DECAY)

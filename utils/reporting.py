@@ -76,6 +76,7 @@ class RunLog:
             line += f"  val loss {row['val_loss']:.4f}  val Dice {row['val_dice']:.4f}{' *' if is_best else ''}"
         if row.get("kept_share"):
             line += f"  pseudo-labeled {row['kept_share']:.1%} of the pixels"
+            line += f" with Dice {row['label_dice']:.3f}" if "label_dice" in row else ""
         tqdm.write(line)
 
     def draw(self, validation: LesionSlices | None, predictions: Sequence[Tensor] | None) -> None:

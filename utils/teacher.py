@@ -18,29 +18,36 @@ class TeacherLabels:
     """Augments a batch of which the second half is unlabeled, and labels that half.
 
     Pixels whose likelier class has a probability below ``confidence`` are left to ignore. Call it with images float32
-    ``(N, 1, S, S)`` in [0, 1], masks int64 ``(N, S, S)``, of which the second half is not read, and the teacher,
-    which maps images to logits; it returns images and masks of the same form.
+    ``(N, 1, S, S)`` in [0, 1], masks int64 ``(N, S, S)``, and the teacher, which maps images to logits; it returns
+    images and masks of the same form. The second half of the masks is not learned; ``truth_known`` says that the labels
+    can be scored by it.
     """
 
-    def __init__(self, confidence: float) -> None:
-        self.confidence = confidence
-        self._kept: list[Tensor] = []
+    def __init__(self, confidence: float, *, truth_known: bool = False) -> None:
+        self.confidence, self.truth_known = confidence, truth_known
+        self._counts: list[Tensor] = []  # of each step: pixels, those kept, labeled right as lesion, lesion in both
 
     def __call__(self, images: Tensor, masks: Tensor, teacher: Callable) -> tuple[Tensor, Tensor]:
         images, masks = move(images, masks, random_positions(len(images), images.device))
-        (labeled, unlabeled), (truth, _) = images.chunk(2), masks.chunk(2)
-        label = self._label(unlabeled, teacher)
-        unlabeled, label = cut_and_mix(vary_grays(unlabeled), label)
+        (labeled, unlabeled), (truth, hidden_truth) = images.chunk(2), masks.chunk(2)
+        confidence, label = teacher(unlabeled).softmax(dim=1).max(dim=1)
+        kept = confidence >= self.confidence
+        self._count(kept, label > 0, hidden_truth > 0)
+        unlabeled, label = cut_and_mix(vary_grays(unlabeled), label.where(kept, IGNORE))
         return torch.cat([vary_grays(labeled), unlabeled]), torch.cat([truth, label])
 
-    def _label(self, images: Tensor, teacher: Callable) -> Tensor:
-        confidence, label = teacher(images).softmax(dim=1).max(dim=1)
-        kept = confidence >= self.confidence
-        self._kept.append(kept.float().mean())
-        return label.where(kept, IGNORE)
+    def _count(self, kept: Tensor, lesion: Tensor, true_lesion: Tensor) -> None:
+        pixels = torch.ones_like(kept)
+        counted = (pixels, kept, lesion & true_lesion, lesion, true_lesion)
+        self._counts.append(torch.stack([each.sum() for each in counted]))
 
-    def kept_share(self) -> float:
-        """Share of the unlabeled pixels that got a label since this was last asked; 0 if there were none."""
-        share = torch.stack(self._kept).mean().item() if self._kept else 0.0
-        self._kept.clear()
-        return share
+    def report(self) -> dict[str, float]:
+        """On the labels since the last report, 0 if there were none: the share of pixels kept and, if the truth is
+        known, the Dice of all of them together before any was left out."""
+        counted = torch.stack(self._counts).sum(dim=0).tolist() if self._counts else [0] * 5
+        pixels, kept, both, lesion, true_lesion = counted
+        self._counts.clear()
+        row = {"kept_share": kept / max(1, pixels)}
+        if self.truth_known:
+            row["label_dice"] = 2 * both / max(1, lesion + true_lesion)
+        return row

@@ -97,7 +97,7 @@ def fit(
             augmentation = augment if args.data_augmentation else None
         row = {"epoch": epoch, **_train_epoch(training, batches, labeled_share, augmentation, bar, last)}
         if teacher_labels:
-            row["kept_share"] = teacher_labels.kept_share()
+            row |= teacher_labels.report()
         predictions = None
         if validation is not None:
             scored, predictions = validate(training, validation_batches)
