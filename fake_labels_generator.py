@@ -14,7 +14,7 @@ from data.files import IGNORE, IGNORED_GRAY, list_slices, pair_by_stem, read_all
 from data.slices import UnlabeledSlices
 from data.volumes import write_like
 from utils.checkpoint import load_model
-from utils.evaluation_options import add_prediction_options, prediction_options
+from utils.evaluation_options import add_prediction_options, prediction_options, preprocessing_in_brief
 from utils.evaluation_report import report_scans
 from utils.inference import predict
 from utils.metrics import scores
@@ -62,7 +62,7 @@ def main() -> None:
         inputs=slices.files,
         made_by={
             "checkpoint": str(args.model_path),
-            **preprocessing,
+            **preprocessing_in_brief(preprocessing),
             "tta": options["tta"],
             "confidence": args.confidence,
         },
@@ -112,7 +112,12 @@ def label_scans(model: nn.Module, scans: list[Scan], preprocessing: dict, args: 
     if args.confidence:
         raise InputError("--confidence: is for slices; make some of the scans with python -m data.prepare volumes")
     options = prediction_options(args, model)
-    made_by = {"checkpoint": str(args.model_path), **preprocessing, "tta": options["tta"], "window": args.window}
+    made_by = {
+        "checkpoint": str(args.model_path),
+        **preprocessing_in_brief(preprocessing),
+        "tta": options["tta"],
+        "window": args.window,
+    }
     masks = ResultFolder(
         args.mask_dir,
         table="pseudo_labels.csv",

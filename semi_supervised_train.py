@@ -7,6 +7,7 @@ from data.command_line import Parser, run
 from data.files import pair_by_stem
 from data.sampling import HalfAndHalf
 from data.slices import LesionSlices
+from data.turns import typical_slice
 from utils.options import (
     add_device_options,
     add_labeled_data_options,
@@ -35,6 +36,7 @@ def main() -> None:
 
     train_pairs, val_pairs = labeled_pairs(args)
     labeled = LesionSlices(train_pairs, **preprocessing(args), cache_gb=args.cache_gb)
+    args.typical_slice = args.typical_slice or typical_slice(labeled.images())
     validation = LesionSlices(val_pairs, **preprocessing(args), cache_gb=args.cache_gb) if val_pairs else None
     report_pairs("labeled", labeled)
     report_pairs("validation", validation)

@@ -11,28 +11,40 @@ from torch.utils.data import Dataset
 
 from data.files import IGNORE, Pair, read_all, read_image, read_pair
 from data.grays import align_grays
+from data.turns import turns_towards
 from data.window import Window
 
 
 class _DecodedSlices(Dataset):
     """Slices at one size, read once at the start and kept decoded if they fit in ``cache_gb`` gigabytes.
 
-    ``align_grays`` brings the gray levels of different sources together (data/grays.py).
+    ``align_grays`` brings the gray levels of different sources together (data/grays.py), a ``typical_slice`` the sides
+    on which they have the spine (data/turns.py): ``turns`` holds the quarter turns that every slice was given for it.
     A subclass says how one of ``files`` is decoded: uint8 ``(planes, size, size)``, the image first.
     """
 
     planes: int
 
-    def __init__(self, files: Sequence, *, image_size: int, align_grays: bool = False, cache_gb: float = 4.0) -> None:
+    def __init__(
+        self,
+        files: Sequence,
+        *,
+        image_size: int,
+        align_grays: bool = False,
+        typical_slice: list[list[float]] | None = None,
+        cache_gb: float = 4.0,
+    ) -> None:
         self.files, self.image_size, self.align_grays = list(files), image_size, align_grays
+        self.typical_slice = typical_slice
         self.kept = len(self.files) * self.planes * image_size**2 <= cache_gb * 1e9
 
-        def look(file) -> tuple[Tensor | None, Tensor]:
+        def look(file) -> tuple[Tensor | None, Tensor, int]:
             decoded = self._decode(file)
+            turns = turns_towards(typical_slice, decoded[0].numpy()) if typical_slice else 0
             counts = torch.stack([plane.flatten().bincount(minlength=256) for plane in decoded])
-            return decoded if self.kept else None, counts.int()
+            return decoded.rot90(turns, (1, 2)) if self.kept else None, counts.int(), turns
 
-        decoded, histograms = zip(*read_all(look, self.files), strict=True)
+        decoded, histograms, self.turns = zip(*read_all(look, self.files), strict=True)
         self._cache = decoded if self.kept else None
         self.histograms = torch.stack(histograms)  # int32 (files, planes, 256): pixels of each value
 
@@ -40,7 +52,9 @@ class _DecodedSlices(Dataset):
         raise NotImplementedError
 
     def _decoded(self, index: int) -> Tensor:
-        return self._cache[index] if self._cache is not None else self._decode(self.files[index])
+        if self._cache is not None:
+            return self._cache[index]
+        return self._decode(self.files[index]).rot90(self.turns[index], (1, 2))
 
     def __len__(self) -> int:
         return len(self.files)
@@ -80,6 +94,10 @@ class LesionSlices(_DecodedSlices):
         of_class = self.histograms[:, 1].sum(dim=0)
         return of_class[1].item() / max(1, (of_class.sum() - of_class[IGNORE]).item())
 
+    def images(self) -> list[np.ndarray]:
+        """All images, uint8 ``(size, size)``."""
+        return [self._decoded(index)[0].numpy() for index in range(len(self))]
+
     def lesion_areas(self) -> Tensor:
         """Lesion pixels of each slice, float32 ``(len(self),)``."""
         return self.histograms[:, 1, 1].float()
@@ -111,15 +129,33 @@ class ScanSlices(Dataset):
     hu: Hounsfield units ``(S, H, W)``; ``window`` makes gray levels of them.
     """
 
-    def __init__(self, hu: np.ndarray, *, window: Window, image_size: int, align_grays: bool = False) -> None:
+    def __init__(
+        self,
+        hu: np.ndarray,
+        *,
+        window: Window,
+        image_size: int,
+        align_grays: bool = False,
+        typical_slice: list[list[float]] | None = None,
+    ) -> None:
         self.hu, self.window, self.image_size, self.align_grays = hu, window, image_size, align_grays
+        self.typical_slice = typical_slice
+        turns = 0
+        if typical_slice:
+            # All slices lie alike, and those of the middle third show both lungs best.
+            middle = range(len(hu) // 3, len(hu) - len(hu) // 3, max(1, len(hu) // 24))
+            mean = np.mean([self._decode(index).numpy() for index in middle], axis=0)
+            turns = turns_towards(typical_slice, mean.astype(np.uint8))
+        self.turns = [turns] * len(hu)
 
     def __len__(self) -> int:
         return len(self.hu)
 
+    def _decode(self, index: int) -> Tensor:
+        return _prepared(Image.fromarray(self.window.to_gray(self.hu[index])), self.image_size, self.align_grays)
+
     def __getitem__(self, index: int) -> Tensor:
-        gray = Image.fromarray(self.window.to_gray(self.hu[index]))
-        return _prepared(gray, self.image_size, self.align_grays)[None].float() / 255
+        return self._decode(index).rot90(self.turns[index])[None].float() / 255
 
     def own_size(self, index: int) -> tuple[int, int]:
         """Height and width of the slice as scanned."""

@@ -7,24 +7,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def augment(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+def augment(images: Tensor, masks: Tensor, *, mirror: int | None = None) -> tuple[Tensor, Tensor]:
     """The default augmentation: each slice of the batch moved in its own way, its mask with it, its gray levels varied.
 
-    images: float32 ``(N, 1, S, S)`` in [0, 1]. masks: int64 ``(N, S, S)``. Returns both in the same form.
+    images: float32 ``(N, 1, S, S)`` in [0, 1]. masks: int64 ``(N, S, S)``. ``mirror`` as ``random_positions`` takes it.
+    Returns both in the same form.
     """
-    images, masks = move(images, masks, random_positions(len(images), images.device))
+    images, masks = move(images, masks, random_positions(len(images), images.device, mirror=mirror))
     return vary_grays(images), masks
 
 
-def random_positions(n: int, device: torch.device) -> Tensor:
+def random_positions(n: int, device: torch.device, *, mirror: int | None = None) -> Tensor:
     """``n`` random affine maps ``(n, 2, 3)`` from new to old coordinates, in which the image spans [-1, 1].
 
-    Scans are stored in any of eight orientations, hence flips and quarter turns; on top of these up to 15 degrees, 8 %
-    of the side and a zoom between 0.8 and 1.25.
+    Half of the slices are flipped along ``mirror``, the axis from one lung to the other, -2 or -1. Without it (None)
+    slices may lie in any way, hence flips and quarter turns. On top of these up to 15 degrees, 8 % of the side and a
+    zoom between 0.8 and 1.25.
     """
-    quarters = torch.randint(4, (n,), device=device)
+    flipped = torch.randint(2, (n,), device=device)
+    # A flip of x and half a turn are a flip of y.
+    quarters = torch.randint(4, (n,), device=device) if mirror is None else flipped * (2 if mirror == -2 else 0)
     angle = quarters * (math.pi / 2) + _uniform(n, device, -15, 15).deg2rad()
-    flip = 1 - 2.0 * torch.randint(2, (n,), device=device)
+    flip = 1 - 2.0 * flipped
     zoom = _uniform(n, device, 0.8, 1.25)
     shift_x, shift_y = _uniform(n, device, -0.16, 0.16), _uniform(n, device, -0.16, 0.16)
     cos, sin = angle.cos() / zoom, angle.sin() / zoom

@@ -26,7 +26,7 @@ def released(golden, tmp_path_factory):
     path = tmp_path_factory.mktemp("released") / "released.pth"
     torch.save(fill.released_state_dict(), path)
     model, preprocessing = load_model(path)
-    assert preprocessing == {"image_size": 256, "align_grays": False}
+    assert preprocessing == {"image_size": 256, "align_grays": False, "typical_slice": None}
     return model
 
 

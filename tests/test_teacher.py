@@ -17,7 +17,7 @@ def batch(n=8, size=32):
 
 
 def test_confident_pixels_get_the_teachers_label_and_others_none(monkeypatch):
-    monkeypatch.setattr("utils.teacher.random_positions", lambda n, device: torch.eye(2, 3).repeat(n, 1, 1))
+    monkeypatch.setattr("utils.teacher.random_positions", lambda n, device, mirror: torch.eye(2, 3).repeat(n, 1, 1))
     monkeypatch.setattr("utils.teacher.vary_grays", lambda images: images)
     monkeypatch.setattr("utils.teacher.cut_and_mix", lambda images, masks: (images, masks))
     images, masks = batch()
@@ -46,7 +46,7 @@ def test_labels_are_scored_where_the_truth_is_known():
 
 
 def test_the_teacher_sees_the_slice_in_its_new_place_but_its_old_grays(monkeypatch):
-    monkeypatch.setattr("utils.teacher.random_positions", lambda n, device: -torch.eye(2, 3).repeat(n, 1, 1))
+    monkeypatch.setattr("utils.teacher.random_positions", lambda n, device, mirror: -torch.eye(2, 3).repeat(n, 1, 1))
     monkeypatch.setattr("utils.teacher.vary_grays", lambda images: 1 - images)
     seen = []
 

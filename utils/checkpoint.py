@@ -77,7 +77,8 @@ def read_checkpoint(path: Path) -> dict:
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a checkpoint; give a CARes-UNet checkpoint")
     if content.get("format") == FORMAT and content.keys() >= FIELDS:
-        content["preprocessing"].setdefault("align_grays", False)  # files of before there was a choice
+        for added_later, absent in (("align_grays", False), ("typical_slice", None)):
+            content["preprocessing"].setdefault(added_later, absent)
         return content
     if "classfier.weight" in content:
         content = _rename_released(content)
@@ -92,7 +93,7 @@ def read_checkpoint(path: Path) -> dict:
             "num_classes": num_classes,
             "base_channels": base_channels,
         },
-        "preprocessing": {"image_size": 256, "align_grays": False},
+        "preprocessing": {"image_size": 256, "align_grays": False, "typical_slice": None},
         "weights": content,
         "epoch": 0,
     }
@@ -104,9 +105,10 @@ def load_model(path: Path | str, *, image_size: int | None = None) -> tuple[nn.M
     The network is for prediction only: in eval mode, its batch norms folded into the convolutions before them. Its
     ``knows_turns`` says whether it was trained on flipped and turned slices.
 
-    Takes all that ``read_checkpoint`` does. The preprocessing is ``{"image_size": int, "align_grays": bool}``, the
-    side to which slices were resized (or the one given here in its place) and whether their gray levels were brought
-    together; the data sets of data/slices.py take both. Raises InputError as ``read_checkpoint`` does, and if weights
+    Takes all that ``read_checkpoint`` does. The preprocessing is ``{"image_size": int, "align_grays": bool,
+    "typical_slice": list | None}``: the side to which slices were resized (or the one given here in its place), whether
+    their gray levels were brought together, and what they are turned towards; the data sets of data/slices.py take it.
+    Raises InputError as ``read_checkpoint`` does, and if weights
     are missing or of another shape.
     """
     content = read_checkpoint(Path(path))

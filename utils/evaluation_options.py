@@ -23,8 +23,8 @@ def add_prediction_options(parser: Parser) -> None:
     group.add_argument(
         "--tta",
         action=argparse.BooleanOptionalAction,
-        help="predict eight flips and turns of each slice, and average: better, but it takes eight times as long; "
-        "default: if the network was trained on flips and turns",
+        help="predict each slice and its mirror image, or after --no-align_turns its eight flips and turns, and "
+        "average: better, but it takes as many times as long; default: if the network was trained on these",
     )
     group.add_argument(
         "--window", type=window, default="lung", help="of scans: lung, which is -650,1500, or LEVEL,WIDTH in HU"
@@ -39,6 +39,15 @@ def prediction_options(args: argparse.Namespace, model: nn.Module) -> dict:
         "precision": choose_precision(args),
         "num_workers": args.num_workers or 0,
         "tta": model.knows_turns if args.tta is None else args.tta,
+    }
+
+
+def preprocessing_in_brief(preprocessing: dict) -> dict:
+    """The preprocessing of ``load_model`` for a summary: of the typical slice, whether there is one."""
+    return {
+        "image_size": preprocessing["image_size"],
+        "align_grays": preprocessing["align_grays"],
+        "align_turns": preprocessing["typical_slice"] is not None,
     }
 
 

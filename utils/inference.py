@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data.slices import ScanSlices, UnlabeledSlices
+from data.turns import mirror_axis
 from utils.precision import autocast
 
 T = TypeVar("T")
@@ -32,7 +33,8 @@ def predict(
     """Yield each slice's class probabilities, float32 ``(C, H, W)`` on the CPU at its own size.
 
     The probabilities are resized (bilinear), not the mask, so that outlines stay smooth on large slices. With ``tta``
-    they are the mean over the eight flips and quarter turns of the slice.
+    they are the mean over the slice and its mirror image or, where no typical slice says how it has to lie, over its
+    eight flips and quarter turns.
     """
     model.eval().to(device)
     if device.type == "cpu":
@@ -54,13 +56,15 @@ def _predict_batches(
     precision: str,
     tta: bool,
 ) -> Iterator[list[Tensor]]:
+    mirror = mirror_axis(slices.typical_slice) if slices.typical_slice else None
     index = 0
     for images in batches:
         images = images.to(device)
         with autocast(device, precision):
-            maps = _averaged_over_views(model, images) if tta else _probabilities(model, images)
+            maps = _averaged_over_views(model, images, mirror) if tta else _probabilities(model, images)
         found = []
         for probabilities in maps:
+            probabilities = probabilities.rot90(-slices.turns[index], (-2, -1))
             own_size = slices.own_size(index)
             found.append(F.interpolate(probabilities[None], own_size, mode="bilinear", antialias=True)[0].cpu())
             index += 1
@@ -99,11 +103,11 @@ def _probabilities(model: nn.Module, images: Tensor) -> Tensor:
     return model(images).float().softmax(dim=1)
 
 
-def _averaged_over_views(model: nn.Module, images: Tensor) -> Tensor:
-    total = 0
-    for turns in range(4):
+def _averaged_over_views(model: nn.Module, images: Tensor, mirror: int | None) -> Tensor:
+    total, quarters, axis = 0, range(4) if mirror is None else (0,), mirror or -1
+    for turns in quarters:
         for flipped in (False, True):
             view = images.rot90(turns, (-2, -1))
-            found = _probabilities(model, view.flip(-1) if flipped else view)
-            total = total + (found.flip(-1) if flipped else found).rot90(-turns, (-2, -1))
-    return total / 8
+            found = _probabilities(model, view.flip(axis) if flipped else view)
+            total = total + (found.flip(axis) if flipped else found).rot90(-turns, (-2, -1))
+    return total / (2 * len(quarters))

@@ -29,6 +29,7 @@ RECIPES = {
         "favor_lesions": False,
         "labeled_finish": 0.0,
         "align_grays": False,
+        "align_turns": False,
         "data_augmentation": False,
         "lesion_margin": 0.0,
         "ema_decay": 0.0,
@@ -91,6 +92,14 @@ def add_labeled_data_options(parser: Parser) -> None:
         help="scale each slice so that its soft tissue has one gray level, whatever window it was stored with",
     )
     group.add_argument(
+        "--align_turns",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="turn slices as those lie that were trained on, and augment by their mirror images; without it slices may "
+        "lie in any way, and are augmented by all flips and turns",
+    )
+    parser.set_defaults(typical_slice=None)  # made of the labeled slices, or the checkpoint's
+    group.add_argument(
         "--data_augmentation", action=argparse.BooleanOptionalAction, default=True, help="random turns, shifts, grays"
     )
 
@@ -102,7 +111,7 @@ def add_pseudo_labeled_data_options(parser: Parser) -> None:
         "--semi_msk_path", type=Path, help="masks by fake_labels_generator.py; default: DATA_ROOT/Pos-Mask"
     )
     group.add_argument(
-        "--semi_truth_path", type=Path, help="true masks, where they are known, to score the teacher's labels in log.csv"
+        "--semi_truth_path", type=Path, help="true masks, if they are known, to score the teacher's labels in log.csv"
     )
     group.add_argument(
         "--method",
@@ -203,7 +212,8 @@ def parse_training_options(parser: Parser) -> argparse.Namespace:
     parser.set_defaults(**{name: value for name, value in RECIPES[given.recipe].items() if name in given})
     if checkpoint:
         network = {name: checkpoint["model"].get(name, default) for name, default in NETWORK_OPTIONS.items()}
-        parser.set_defaults(**network, **checkpoint["preprocessing"])
+        typical = checkpoint["preprocessing"]["typical_slice"]
+        parser.set_defaults(**network, **checkpoint["preprocessing"], align_turns=typical is not None)
     if given.resume:
         if "training" not in checkpoint or checkpoint["run"]["script"] != parser.prog:
             parser.error(f"--resume {source}: not the last.pth of a run of {parser.prog}; give that file")
@@ -286,7 +296,7 @@ def complete(args: argparse.Namespace, parser: Parser) -> argparse.Namespace:
 
 def options_of(args: argparse.Namespace) -> dict:
     """The options as plain types, for a checkpoint; without those that belong to this machine or this call."""
-    here = {"device", "script", "checkpoint", "resume", "pretrained_model", "save_folder"}
+    here = {"device", "script", "checkpoint", "typical_slice", "resume", "pretrained_model", "save_folder"}
     here |= {name for name, folder in FOLDERS.items() if getattr(args, name, None) == args.data_root / folder}
     return {
         name: str(value) if isinstance(value, Path) else value
@@ -297,7 +307,8 @@ def options_of(args: argparse.Namespace) -> dict:
 
 def preprocessing(args: argparse.Namespace) -> dict:
     """What is done to every slice before the network sees it, as the data sets take it and checkpoints keep it."""
-    return {"image_size": args.image_size, "align_grays": args.align_grays}
+    typical = args.typical_slice if args.align_turns else None
+    return {"image_size": args.image_size, "align_grays": args.align_grays, "typical_slice": typical}
 
 
 def loader_options(args: argparse.Namespace, *slices: LesionSlices) -> dict:

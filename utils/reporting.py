@@ -31,16 +31,18 @@ def report_pairs(name: str, slices: LesionSlices | None) -> None:
         warn(f"not one lesion pixel; is {mask_folder} the right folder?")
     elif share > 0.5:
         warn("more lesion than background; are the masks inverted?")
-    _report_gray(slices)
+    _report_looks(slices)
 
 
 def report_images(slices: UnlabeledSlices) -> None:
     """Say how many slices there are, and whether they are too dark to be windowed CT."""
     print(f"{'slices':<11} {len(slices)} from {slices.files[0].parent}")
-    _report_gray(slices)
+    _report_looks(slices)
 
 
-def _report_gray(slices: LesionSlices | UnlabeledSlices) -> None:
+def _report_looks(slices: LesionSlices | UnlabeledSlices) -> None:
+    if turned := sum(turns > 0 for turns in slices.turns):
+        print(f"{'':<11} {turned} of them turned, to lie as those that were trained on")
     gray = slices.mean_gray()
     if gray < NEARLY_BLACK:
         warn(f"nearly black images (mean gray {gray:.3f} of 1); window them first (README.md, Your own data)")

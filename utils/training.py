@@ -17,6 +17,7 @@ from data.errors import InputError
 from data.sampling import HalfAndHalf
 from data.slices import LesionSlices
 from data.transforms import augment
+from data.turns import mirror_axis
 from models import build_model
 from utils.checkpoint import rebuild, save_checkpoint
 from utils.losses import segmentation_loss
@@ -80,6 +81,8 @@ def fit(
 
     if validation is not None:
         validation_batches = DataLoader(validation, batch_size=args.batchsize, **loader_options(args, validation))
+    typical = preprocessing(args)["typical_slice"]
+    mirror = mirror_axis(typical) if typical else None
     drawn_at = saved_at = save_seconds = float("-inf")
     bar = tqdm(total=args.epoch * len(batches), initial=done * len(batches), unit="step", disable=None)
     for epoch in range(done + 1, args.epoch + 1):
@@ -92,9 +95,9 @@ def fit(
             if epoch == mixture.mixed_epochs + 1:
                 best = -1.0  # near the pre-trained weights, chosen on the same slices, an early epoch can win by luck
         if teacher_labels and labeled_share < 1:
-            augmentation = partial(teacher_labels, teacher=training.average_logits)
+            augmentation = partial(teacher_labels, teacher=training.average_logits, mirror=mirror)
         else:
-            augmentation = augment if args.data_augmentation else None
+            augmentation = partial(augment, mirror=mirror) if args.data_augmentation else None
         row = {"epoch": epoch, **_train_epoch(training, batches, labeled_share, augmentation, bar, last)}
         if teacher_labels:
             row |= teacher_labels.report()
