@@ -23,8 +23,8 @@ def add_prediction_options(parser: Parser) -> None:
     group.add_argument(
         "--tta",
         action=argparse.BooleanOptionalAction,
-        help="predict each slice and its mirror image, or after --no-align_turns its eight flips and turns, and "
-        "average: better, but it takes as many times as long; default: if the network was trained on these",
+        help="average over each slice and its mirror image (after --no-align_turns: its eight flips and turns), as "
+        "they are and enlarged by a third: better, but six times the work (22 times); default: if trained on such",
     )
     group.add_argument(
         "--window", type=window, default="lung", help="of scans: lung, which is -650,1500, or LEVEL,WIDTH in HU"
