@@ -1,6 +1,6 @@
 """The data sets: slices with lesion masks, slices without, and the slices of a scan."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -94,9 +94,9 @@ class LesionSlices(_DecodedSlices):
         of_class = self.histograms[:, 1].sum(dim=0)
         return of_class[1].item() / max(1, (of_class.sum() - of_class[IGNORE]).item())
 
-    def images(self) -> list[np.ndarray]:
-        """All images, uint8 ``(size, size)``."""
-        return [self._decoded(index)[0].numpy() for index in range(len(self))]
+    def images(self) -> Iterator[np.ndarray]:
+        """All images, uint8 ``(size, size)``, one after the other."""
+        return (self._decoded(index)[0].numpy() for index in range(len(self)))
 
     def lesion_areas(self) -> Tensor:
         """Lesion pixels of each slice, float32 ``(len(self),)``."""

@@ -5,7 +5,7 @@ that lies otherwise, and learned worse if every slice is shown in all eight flip
 quarters, until it is most like the typical training slice; mirrored ones, left lung for right, count as alike.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image
@@ -14,7 +14,7 @@ SIDE = 16  # pixels: enough for lungs, heart and spine
 UPSIDE_DOWN = -0.25  # correlation of front-to-back differences below which a slice is: hardly any is turned by mistake
 
 
-def typical_slice(images: Sequence[np.ndarray]) -> list[list[float]]:
+def typical_slice(images: Iterable[np.ndarray]) -> list[list[float]]:
     """The mean of uint8 slices ``(H, W)`` at 16 x 16 pixels, and of their mirror images; of mean 0 and norm 1."""
     mean = sum(map(_thumbnail, images))
     return _normalised(mean + np.flip(mean, mirror_axis(mean))).tolist()
