@@ -167,6 +167,26 @@ def test_turning_can_be_left_out(phantom, tmp_path, call):
         assert (typical is not None) == aligned
 
 
+@pytest.mark.parametrize(("flag", "mirror"), [("--align_turns", -1), ("--no-align_turns", None)])
+def test_both_trainers_augment_as_slices_lie(phantom, tmp_path, call, monkeypatch, flag, mirror):
+    used = []
+
+    def spy(n, device, *, mirror):
+        used.append(mirror)
+        return random_positions(n, device, mirror=mirror)
+
+    monkeypatch.setattr("data.transforms.random_positions", spy)
+    monkeypatch.setattr("utils.teacher.random_positions", spy)
+    data = ["--data_root", phantom, "--semi_img_path", phantom / "Test-Image", "--semi_msk_path", phantom / "Test-Mask"]
+    small = ["--base_channels", 2, "--image_size", 32, "--epoch", 1, "--save_folder"]
+    assert call("supervised_train", *data[:2], flag, *small, tmp_path / "supervised")[0] == 0
+    assert set(used) == {mirror}
+    used.clear()
+    start = ["--pretrained_model", tmp_path / "supervised" / "best.pth", "--labeled_finish", 0]
+    assert call("semi_supervised_train", *data, *start, *small, tmp_path / "semi")[0] == 0
+    assert set(used) == {mirror}
+
+
 def test_real_slices_that_lie_on_the_other_side():
     """COVID-SemiSeg: the spine is on the left in the unlabeled slices of coronacases, else on the right."""
     root = SHARED / "datasets" / "COVID-SemiSeg"
