@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -43,6 +45,7 @@ def test_labels_are_scored_where_the_truth_is_known():
     assert labels.report() == {"kept_share": pytest.approx(0, abs=0.5), "label_dice": pytest.approx(0.95, abs=0.05)}
     labels(images, 1 - masks, bright_is_lesion)
     assert labels.report()["label_dice"] < 0.1
+    assert math.isnan(labels.report()["label_dice"])  # there were none
 
 
 def test_the_teacher_sees_the_slice_in_its_new_place_but_its_old_grays(monkeypatch):

@@ -5,6 +5,7 @@ the network learns that label on the same slice with other gray levels (FixMatch
 another slice in it (CutMix, Yun et al. 2019).
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -44,12 +45,12 @@ class TeacherLabels:
         self._counts.append(torch.stack([each.sum() for each in counted]))
 
     def report(self) -> dict[str, float]:
-        """On the labels since the last report, 0 if there were none: the share of pixels kept and, if the truth is
-        known, the Dice of all of them together before any was left out."""
+        """On the labels since the last report: the share of pixels kept, 0 if there were none, and, if the truth is
+        known, the Dice of all of them together before any was left out, NaN if there is no lesion."""
         counted = torch.stack(self._counts).sum(dim=0).tolist() if self._counts else [0] * 5
         pixels, kept, both, lesion, true_lesion = counted
         self._counts.clear()
         row = {"kept_share": kept / max(1, pixels)}
         if self.truth_known:
-            row["label_dice"] = 2 * both / max(1, lesion + true_lesion)
+            row["label_dice"] = 2 * both / (lesion + true_lesion) if lesion + true_lesion else math.nan
         return row
