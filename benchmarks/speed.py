@@ -46,6 +46,7 @@ TRAINING = {
     "lr_schedule": "flat_cosine",
     "clip_grad": 1.0,
     "lesion_margin": 0.0,
+    "dice_over": "batch",
     "ema_decay": 0.99,
     "accumulate": 1,
     "checkpoint_activations": False,

@@ -66,3 +66,18 @@ def test_margins_of_single_slices():
     lowered[1, 1:] -= 2
     margin = torch.tensor([0.0, 2.0]).view(2, 1, 1, 1)
     assert torch.isclose(segmentation_loss(logits, mask, margin=margin), segmentation_loss(lowered, mask))
+
+
+def test_dice_over_slices_counts_each_as_much():
+    """A batch of one slice has but one Dice; of several, a lesion of one pixel weighs as much as a large one."""
+    logits, mask = torch.randn(3, 2, 8, 8), torch.randint(0, 2, (3, 8, 8))
+    alone = [segmentation_loss(logits[i : i + 1], mask[i : i + 1]) for i in range(3)]
+    assert torch.isclose(segmentation_loss(logits, mask, dice_over="slice"), torch.stack(alone).mean())
+
+    mask = torch.zeros(2, 16, 16, dtype=torch.long)
+    mask[0, :8], mask[1, 3, 3] = 1, 1
+    missed = mask.clone()
+    missed[1] = 0
+    logits = sure(missed)
+    over_slices = segmentation_loss(logits, mask, dice_over="slice") - segmentation_loss(logits, mask)
+    assert over_slices.item() == pytest.approx((1 / 2 - 1 / 257) / 2, abs=1e-3)

@@ -22,6 +22,7 @@ OPTIONS = {
     "weight_decay": 0.0,
     "clip_grad": 1.0,
     "lesion_margin": 0.0,
+    "dice_over": "batch",
     "ema_decay": 0.9,
     "amp": "off",
     "accumulate": 1,
@@ -56,14 +57,17 @@ def difference(ours, theirs):
     return max(((a - b).abs().max() / b.abs().max().clamp(min=1e-3)).item() for a, b in pairs)
 
 
+@pytest.mark.parametrize("dice_over", ["batch", "slice"])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_the_margin_is_for_labeled_slices_alone(start, batch, accumulate):
+def test_the_margin_is_for_labeled_slices_alone(start, batch, accumulate, dice_over):
     images, masks = batch
-    training = start(lesion_margin=2.0, accumulate=accumulate)
+    training = start(lesion_margin=2.0, accumulate=accumulate, dice_over=dice_over)
     parts = [slice(None)] if accumulate == 1 else [slice(0, None, 2), slice(1, None, 2)]
     margins = torch.tensor([2.0, 2.0, 0.0, 0.0], device=images.device).view(4, 1, 1, 1)
     network = copy.deepcopy(training.model)
-    expected = [segmentation_loss(network(images[p]), masks[p], margin=margins[p]).item() for p in parts]
+    expected = [
+        segmentation_loss(network(images[p]), masks[p], margin=margins[p], dice_over=dice_over).item() for p in parts
+    ]
     loss = training.step(images, masks, labeled_share=0.5).item()
     assert loss == pytest.approx(sum(expected) / accumulate, rel=1e-5)
 

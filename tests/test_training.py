@@ -151,7 +151,8 @@ def test_paper_recipe_and_flags_over_it(phantom, tmp_path, call):
         800,
     )
     assert options["data_augmentation"] is False and options["ema_decay"] == 0
-    assert options["lesion_margin"] == 0 and not load_model(tmp_path / "best.pth")[0].knows_turns
+    assert options["lesion_margin"] == 0 and options["dice_over"] == "batch"
+    assert not load_model(tmp_path / "best.pth")[0].knows_turns
 
 
 def test_a_new_learning_rate_holds_from_the_first_resumed_step(phantom, tmp_path, call):

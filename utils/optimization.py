@@ -65,7 +65,7 @@ class Training:
         self.forward = torch.compile(model) if args.compile else model
         self.precision = choose_precision(args)
         self.average = copy.deepcopy(model)
-        self.trained, self.lesion_margin = trained, args.lesion_margin
+        self.trained, self.lesion_margin, self.dice_over = trained, args.lesion_margin, args.dice_over
         self.optimizer = build_optimizer(model, args)
         self.schedule = build_schedule(self.optimizer, args, steps_per_epoch)
         self.scaler = torch.amp.GradScaler(args.device.type, enabled=self.precision == "fp16")
@@ -87,8 +87,8 @@ class Training:
             # Every so many slices, so that each part of a batch has its share of the pseudo-labeled ones.
             part_images, part_masks, part_margins = (x[first :: self.accumulate] for x in (images, masks, margins))
             with autocast(self.device, self.precision):
-                part_loss = segmentation_loss(self.forward(part_images), part_masks, margin=part_margins)
-                part_loss = part_loss / self.accumulate
+                logits = self.forward(part_images)
+                part_loss = self.loss(logits, part_masks, part_margins) / self.accumulate
             self.scaler.scale(part_loss).backward()
             loss += part_loss.detach()
         self.scaler.unscale_(self.optimizer)
@@ -101,6 +101,10 @@ class Training:
         self._update_average()
         self.steps += 1
         return loss
+
+    def loss(self, logits: Tensor, masks: Tensor, margin: Tensor | float) -> Tensor:
+        """``segmentation_loss`` with ``--dice_over``."""
+        return segmentation_loss(logits, masks, margin=margin, dice_over=self.dice_over)
 
     @torch.no_grad()
     def average_logits(self, images: Tensor) -> Tensor:

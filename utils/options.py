@@ -32,6 +32,7 @@ RECIPES = {
         "align_turns": False,
         "data_augmentation": False,
         "lesion_margin": 0.0,
+        "dice_over": "batch",
         "ema_decay": 0.0,
         "clip_grad": 0.0,
         "amp": "off",
@@ -174,6 +175,12 @@ def add_training_options(parser: Parser, *, epoch: int, save_folder: str) -> Non
         type=number(float, 0),
         default=1.5,
         help="by which the logits of lesion must win on labeled slices in training, so that more is found; 0: plain",
+    )
+    group.add_argument(
+        "--dice_over",
+        choices=["slice", "batch"],
+        default="slice",
+        help="soft Dice of the loss: the mean of the slices' own, or one of all pixels of a batch, as in the paper",
     )
     group.add_argument("--clip_grad", type=number(float, 0), default=1.0, help="largest gradient norm; 0: no limit")
     group.add_argument("--ema_decay", type=number(float, 0, 0.99999), default=0.99, help="of averaged weights; 0: none")

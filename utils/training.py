@@ -20,7 +20,6 @@ from data.transforms import augment
 from data.turns import mirror_axis
 from models import build_model
 from utils.checkpoint import rebuild, save_checkpoint
-from utils.losses import segmentation_loss
 from utils.metrics import scores
 from utils.optimization import Training
 from utils.options import NETWORK_OPTIONS, loader_options, options_of, preprocessing
@@ -172,7 +171,7 @@ def validate(training: Training, batches: DataLoader) -> tuple[dict[str, float],
     losses, rows, predictions = [], [], []
     for images, masks in batches:
         logits = training.average_logits(images.to(device))
-        losses += [segmentation_loss(logits, masks.to(device), margin=training.lesion_margin).item()] * len(masks)
+        losses += [training.loss(logits, masks.to(device), training.lesion_margin).item()] * len(masks)
         predicted = logits.argmax(dim=1).cpu()
         rows += [scores(p > 0, m) for p, m in zip(predicted, masks, strict=True)]
         predictions += list(predicted)
