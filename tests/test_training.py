@@ -131,6 +131,16 @@ def test_published_schedule(phantom, tmp_path, call):
     assert rates == [0.01, 0.01, 0.01, 0.005, 0.005]
 
 
+@pytest.mark.parametrize(
+    ("flags", "lr"), [([], 5e-3), (["--base_channels", 32], 2.5e-3), (["--base_channels", 32, "--lr", 0.004], 0.004)]
+)
+def test_wider_networks_learn_at_a_lower_rate(phantom, tmp_path, call, flags, lr):
+    options = ["--data_root", phantom, *TINY, "--val_fraction", 0, "--epoch", 2, *flags]
+    assert call("supervised_train", *options, "--save_folder", tmp_path)[0] == 0
+    first = next(csv.DictReader((tmp_path / "log.csv").open()))
+    assert float(first["lr"]) == pytest.approx(lr)
+
+
 def test_bf16_trains(phantom, tmp_path, call):
     flags = ["--data_root", phantom, *TINY, "--epoch", 4, "--amp", "bf16", "--save_folder", tmp_path]
     code, out, _ = call("supervised_train", *flags)
