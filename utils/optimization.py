@@ -3,6 +3,7 @@
 import argparse
 import copy
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,8 @@ class Training:
         self.forward = torch.compile(model) if args.compile else model
         self.precision = choose_precision(args)
         self.average = copy.deepcopy(model)
-        self.trained, self.lesion_margin, self.dice_over = trained, args.lesion_margin, args.dice_over
+        self.trained, self.lesion_margin = trained, args.lesion_margin
+        self.loss = partial(segmentation_loss, dice_over=args.dice_over)
         self.optimizer = build_optimizer(model, args)
         self.schedule = build_schedule(self.optimizer, args, steps_per_epoch)
         self.scaler = torch.amp.GradScaler(args.device.type, enabled=self.precision == "fp16")
@@ -87,8 +89,8 @@ class Training:
             # Every so many slices, so that each part of a batch has its share of the pseudo-labeled ones.
             part_images, part_masks, part_margins = (x[first :: self.accumulate] for x in (images, masks, margins))
             with autocast(self.device, self.precision):
-                logits = self.forward(part_images)
-                part_loss = self.loss(logits, part_masks, part_margins) / self.accumulate
+                part_loss = self.loss(self.forward(part_images), part_masks, margin=part_margins)
+                part_loss = part_loss / self.accumulate
             self.scaler.scale(part_loss).backward()
             loss += part_loss.detach()
         self.scaler.unscale_(self.optimizer)
@@ -101,10 +103,6 @@ class Training:
         self._update_average()
         self.steps += 1
         return loss
-
-    def loss(self, logits: Tensor, masks: Tensor, margin: Tensor | float) -> Tensor:
-        """``segmentation_loss`` with ``--dice_over``."""
-        return segmentation_loss(logits, masks, margin=margin, dice_over=self.dice_over)
 
     @torch.no_grad()
     def average_logits(self, images: Tensor) -> Tensor:

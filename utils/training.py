@@ -171,7 +171,7 @@ def validate(training: Training, batches: DataLoader) -> tuple[dict[str, float],
     losses, rows, predictions = [], [], []
     for images, masks in batches:
         logits = training.average_logits(images.to(device))
-        losses += [training.loss(logits, masks.to(device), training.lesion_margin).item()] * len(masks)
+        losses += [training.loss(logits, masks.to(device), margin=training.lesion_margin).item()] * len(masks)
         predicted = logits.argmax(dim=1).cpu()
         rows += [scores(p > 0, m) for p, m in zip(predicted, masks, strict=True)]
         predictions += list(predicted)
