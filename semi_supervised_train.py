@@ -61,7 +61,7 @@ def main() -> None:
         batch_sampler=mixture,
         **loader_options(args, labeled, pseudo),
     )
-    fit(initial_model(args), batches, validation, args, mixture=mixture, teacher_labels=teacher_labels)
+    fit(initial_model(args), batches, labeled, validation, args, mixture=mixture, teacher_labels=teacher_labels)
 
 
 if __name__ == "__main__":

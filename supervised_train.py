@@ -37,7 +37,7 @@ def main() -> None:
     batches = DataLoader(
         labeled, batch_size=args.batchsize, shuffle=True, drop_last=True, **loader_options(args, labeled)
     )
-    fit(initial_model(args), batches, validation, args)
+    fit(initial_model(args), batches, labeled, validation, args)
 
 
 if __name__ == "__main__":

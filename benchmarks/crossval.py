@@ -1,7 +1,7 @@
 """Cross-validate a training setting on labeled slices: ``python -m benchmarks.crossval NAME [options] -- FLAGS``.
 
-FLAGS go to the trainer. No epoch is chosen on the slices that are scored: every fold is trained without validation (if
-FLAGS have no ``--val_fraction``), and its newest weights predict them, at their own sizes. Slices that look alike, as
+FLAGS go to the trainer. No epoch is chosen on the slices that are scored: the weights of the last one, or of the best
+on other slices that FLAGS keep for validation, predict them, at their own sizes. Slices that look alike, as
 neighbours in one scan do, are kept in one fold. What is done is not done again; an interrupted fold goes on.
 """
 
@@ -185,7 +185,7 @@ def train(args: argparse.Namespace, flags: list[str], labeled: tuple[Path, Path]
             return last.with_name("best.pth")
         options = ["--resume", last]
     else:
-        options = ["--train_img_path", labeled[0], "--train_msk_path", labeled[1], "--val_fraction", 0]
+        options = ["--train_img_path", labeled[0], "--train_msk_path", labeled[1]]
         options += ["--seed", seed, "--save_folder", last.parent]
         if args.teacher:
             teacher, masks = args.out / args.teacher / folder.name / "run" / "best.pth", folder / "Pos-Mask"

@@ -30,7 +30,9 @@ def data(phantom, tmp_path):
 def trained(phantom, tmp_path_factory):
     """The folder of a finished run of supervised_train.py."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    call_as_process("supervised_train.py", "--data_root", phantom, *TINY, "--save_folder", folder)
+    call_as_process(
+        "supervised_train.py", "--data_root", phantom, *TINY, "--val_fraction", 0.2, "--save_folder", folder
+    )
     return folder
 
 
@@ -219,7 +221,7 @@ def test_resume_needs_the_last_checkpoint_of_the_same_script(call, data, trained
     [
         ("supervised_train", ["--batchsize", 0], ["--batchsize", "at least 1"]),
         ("supervised_train", ["--batchsize", "four"], ["--batchsize", "'four'"]),
-        ("supervised_train", ["--batchsize", 9], ["--batchsize 9", "fewer"]),
+        ("supervised_train", ["--batchsize", 11], ["--batchsize 11", "fewer"]),
         ("semi_supervised_train", ["--batchsize", 3], ["--batchsize 3", "even"]),
         (
             "semi_supervised_train",
@@ -235,7 +237,7 @@ def test_resume_needs_the_last_checkpoint_of_the_same_script(call, data, trained
         ),
         ("supervised_train", ["--compile", "--checkpoint_activations"], ["--compile", "together"]),
         ("supervised_train", ["--amp", "fp16", "--device", "cpu"], ["--amp fp16", "needs a GPU"]),
-        ("semi_supervised_train", ["--batchsize", 18], ["--batchsize 18", "fewer"]),
+        ("semi_supervised_train", ["--batchsize", 22], ["--batchsize 22", "fewer"]),
         ("supervised_train", ["--lr", 0], ["--lr", "above 0"]),
         ("supervised_train", ["--val_fraction", 1], ["--val_fraction", "at most 0.9"]),
         ("supervised_train", ["--val_img_path", "x"], ["--val_img_path", "--val_msk_path"]),
@@ -270,7 +272,7 @@ def test_a_split_that_leaves_nothing_to_train_on(call, data, tmp_path):
     for folder in ("Train-Image", "Train-Mask"):
         for file in list_slices(data / folder)[1:]:
             file.unlink()
-    flags = ["--data_root", data, *TINY, "--batchsize", 1, "--save_folder", tmp_path / "run"]
+    flags = ["--data_root", data, *TINY, "--batchsize", 1, "--val_fraction", 0.2, "--save_folder", tmp_path / "run"]
     refused(call, "supervised_train", *flags, names=["--val_fraction 0.2", "none of the 1 slices"], kept=tmp_path)
 
 

@@ -17,6 +17,7 @@ from models import build_model
 from utils.optimization import Training
 
 SMALL = ("--base_channels", 4, "--image_size", 48, "--epoch", 3)
+VALIDATED = ("--val_fraction", 0.2)
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +29,13 @@ def chain(phantom, tmp_path_factory):
     best = runs / "supervised" / "best.pth"
     printed = {
         "supervised": call_as_process(
-            "supervised_train.py", "--data_root", data, *SMALL, "--save_folder", runs / "supervised"
+            "supervised_train.py", "--data_root", data, *SMALL, *VALIDATED, "--save_folder", runs / "supervised"
         ),
         "fake": call_as_process("fake_labels_generator.py", "--data_root", data, "--model_path", best),
         "semi": call_as_process(
             "semi_supervised_train.py",
-            *("--data_root", data, *SMALL, "--pretrained_model", best, "--save_folder", runs / "semi"),
-            *("--method", "pseudo"),
+            *("--data_root", data, *SMALL, *VALIDATED, "--pretrained_model", best),
+            *("--method", "pseudo", "--save_folder", runs / "semi"),
         ),
         "test": call_as_process(
             "test.py",
@@ -62,6 +63,17 @@ def test_a_run_leaves_its_record(chain, run):
     assert len(list(csv.DictReader((folder / "log.csv").open()))) == 3
     for picture in ("curves.png", "validation.png"):
         assert np.asarray(Image.open(folder / picture).convert("L")).std() > 5
+
+
+def test_without_validation_a_run_shows_slices_it_learned(phantom, tmp_path, call):
+    run = tmp_path / "run"
+    code, out, _ = call("supervised_train", "--data_root", phantom, *SMALL, "--save_folder", run)
+    assert code == 0 and "labeled     10 pairs" in out and "validation  none" in out
+    assert torch.load(run / "best.pth", weights_only=True)["epoch"] == 3
+    assert {"val_loss", "val_dice"}.isdisjoint(csv.DictReader((run / "log.csv").open()).fieldnames)
+    assert not (run / "validation.png").exists()
+    for picture in ("curves.png", "training.png"):
+        assert np.asarray(Image.open(run / picture).convert("L")).std() > 5
 
 
 def test_pseudo_labels(chain):
@@ -153,7 +165,7 @@ def test_the_last_epochs_are_for_labeled_slices(chain, tmp_path, call, monkeypat
 @pytest.mark.parametrize(("flags", "warned"), [([], False), (["--seed", 1], True)])
 def test_validation_slices_that_the_start_was_trained_on(chain, tmp_path, call, flags, warned):
     start = ["--pretrained_model", chain[0] / "runs" / "supervised" / "best.pth", "--save_folder", tmp_path / "run"]
-    code, out, _ = call("supervised_train", "--data_root", chain[0] / "data", *SMALL, *start, *flags)
+    code, out, _ = call("supervised_train", "--data_root", chain[0] / "data", *SMALL, *VALIDATED, *start, *flags)
     assert code == 0 and ("may have been trained on validation slices" in out) == warned
 
 

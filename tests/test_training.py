@@ -40,9 +40,9 @@ def epochs_logged(folder):
 @pytest.mark.parametrize(
     ("script", "flags"),
     [
-        ("supervised_train.py", ["--num_workers", 2]),
-        ("semi_supervised_train.py", []),
-        ("supervised_train.py", ["--optimizer_type", "adamw", "--val_fraction", 0, "--ema_decay", 0]),
+        ("supervised_train.py", ["--num_workers", 2, "--val_fraction", 0.2]),
+        ("semi_supervised_train.py", ["--val_fraction", 0.2]),
+        ("supervised_train.py", ["--optimizer_type", "adamw", "--ema_decay", 0]),
     ],
 )
 def test_resume_after_a_kill_is_exact(script, flags, phantom, pseudo, tmp_path):
@@ -89,7 +89,7 @@ def test_a_lost_loss_stops_the_run(phantom, tmp_path, call):
     assert (tmp_path / "run" / "last.pth").read_bytes() == good
 
 
-@pytest.mark.parametrize("validation", [[], ["--val_fraction", 0]])
+@pytest.mark.parametrize("validation", [[], ["--val_fraction", 0.2]])
 def test_lost_weights_are_never_saved(phantom, tmp_path, call, validation):
     """One step an epoch: its loss is taken before the weights are lost."""
     flags = ["--data_root", phantom, *TINY, "--batchsize", 8, "--lr", 1e38, "--optimizer_type", "sgd"]
@@ -100,7 +100,7 @@ def test_lost_weights_are_never_saved(phantom, tmp_path, call, validation):
 
 def test_the_best_epoch_is_kept(phantom, tmp_path, call):
     flags = ["--data_root", phantom, *TINY, "--epoch", 6, "--snapshots", 2, "--save_start_epoch", 3]
-    assert call("supervised_train", *flags, "--save_folder", tmp_path)[0] == 0
+    assert call("supervised_train", *flags, "--val_fraction", 0.2, "--save_folder", tmp_path)[0] == 0
     rows = list(csv.DictReader((tmp_path / "log.csv").open()))
     best = max(rows, key=lambda row: float(row["val_dice"]))
     content = torch.load(tmp_path / "best.pth", weights_only=True)
@@ -112,14 +112,11 @@ def test_the_best_epoch_is_kept(phantom, tmp_path, call):
 @pytest.mark.parametrize(("finish", "epoch"), [(0.5, 3), (0, 1), (1, 1)])
 def test_the_best_epoch_is_sought_in_the_labeled_finish(phantom, pseudo, tmp_path, call, monkeypatch, finish, epoch):
     falling = iter([0.8, 0.7, 0.6, 0.5])
-    validated = utils.training.validate
     monkeypatch.setattr(
-        utils.training,
-        "validate",
-        lambda *args: ({"val_loss": 1.0, "val_dice": next(falling)}, validated(*args)[1]),
+        utils.training, "validate", lambda training, batches: {"val_loss": 1.0, "val_dice": next(falling)}
     )
     flags = ["--data_root", phantom, *TINY, "--epoch", 4, "--semi_msk_path", pseudo, "--labeled_finish", finish]
-    assert call("semi_supervised_train", *flags, "--save_folder", tmp_path / "run")[0] == 0
+    assert call("semi_supervised_train", *flags, "--val_fraction", 0.2, "--save_folder", tmp_path / "run")[0] == 0
     assert torch.load(tmp_path / "run" / "best.pth", weights_only=True)["epoch"] == epoch
 
 
@@ -135,7 +132,7 @@ def test_published_schedule(phantom, tmp_path, call):
     ("flags", "lr"), [([], 5e-3), (["--base_channels", 32], 2.5e-3), (["--base_channels", 32, "--lr", 0.004], 0.004)]
 )
 def test_wider_networks_learn_at_a_lower_rate(phantom, tmp_path, call, flags, lr):
-    options = ["--data_root", phantom, *TINY, "--val_fraction", 0, "--epoch", 2, *flags]
+    options = ["--data_root", phantom, *TINY, "--epoch", 2, *flags]
     assert call("supervised_train", *options, "--save_folder", tmp_path)[0] == 0
     first = next(csv.DictReader((tmp_path / "log.csv").open()))
     assert float(first["lr"]) == pytest.approx(lr)
@@ -151,9 +148,9 @@ def test_bf16_trains(phantom, tmp_path, call):
 
 def test_paper_recipe_and_flags_over_it(phantom, tmp_path, call):
     flags = ["--data_root", phantom, *TINY, "--recipe", "paper", "--epoch", 1, "--save_folder", tmp_path]
-    code, out, _ = call("supervised_train", *flags)
+    code, _, _ = call("supervised_train", *flags)
     options = torch.load(tmp_path / "best.pth", weights_only=True)["run"]["options"]
-    assert code == 0 and "10 pairs" in out
+    assert code == 0
     assert (options["epoch"], options["lr"], options["lr_schedule"], options["decay_start_epoch"]) == (
         1,
         5e-4,
@@ -166,12 +163,12 @@ def test_paper_recipe_and_flags_over_it(phantom, tmp_path, call):
 
 
 def test_a_new_learning_rate_holds_from_the_first_resumed_step(phantom, tmp_path, call):
-    """The published schedule halves it every epoch; 4 steps are an epoch."""
+    """The published schedule halves it every epoch; 5 steps are an epoch."""
     flags = ["--data_root", phantom, *TINY, "--decay_rate", 0.5, "--decay_start_epoch", 0, "--decay_epoch", 1]
     assert call("supervised_train", *flags, "--epoch", 2, "--save_folder", tmp_path)[0] == 0
     content = torch.load(tmp_path / "last.pth", weights_only=True)
     args = argparse.Namespace(**content["run"]["options"], device=torch.device("cpu"))
-    training = Training(build_model(**content["model"]), args, steps_per_epoch=4)
+    training = Training(build_model(**content["model"]), args, steps_per_epoch=5)
     training.load_state_dict(content["training"], lr=args.lr / 10, weight_decay=0.25)
     assert training.lr == pytest.approx(args.lr / 10 / 4)
     assert training.optimizer.param_groups[0]["weight_decay"] == 0.25

@@ -136,10 +136,7 @@ SMALL = ("--base_channels", 4, "--image_size", 48, "--epoch", 3)
 
 def test_a_network_finds_the_same_in_turned_slices(phantom, tmp_path):
     """From training to the mask: slices that lie otherwise are turned, and their masks come back as they lie."""
-    all_slices = ["--val_fraction", 0]
-    call_as_process(
-        "supervised_train.py", "--data_root", phantom, *SMALL, *all_slices, "--save_folder", tmp_path / "run"
-    )
+    call_as_process("supervised_train.py", "--data_root", phantom, *SMALL, "--save_folder", tmp_path / "run")
     best = tmp_path / "run" / "best.pth"
     assert mirror_axis(read_checkpoint(best)["preprocessing"]["typical_slice"]) == -1
     (tmp_path / "images").mkdir()

@@ -36,7 +36,6 @@ RECIPES = {
         "ema_decay": 0.0,
         "clip_grad": 0.0,
         "amp": "off",
-        "val_fraction": 0.0,
     },
     "cpu": {"base_channels": 8, "image_size": 96},
 }
@@ -82,8 +81,8 @@ def add_labeled_data_options(parser: Parser) -> None:
     group.add_argument(
         "--val_fraction",
         type=number(float, 0, 0.9),
-        default=0.2,
-        help="share of labeled slices, or scans, for validation",
+        default=0.0,
+        help="share of labeled slices, or scans, that are kept from training to choose the best epoch by",
     )
     group.add_argument("--image_size", type=number(int, 16, 4096), default=256, help="side to which slices are resized")
     group.add_argument(

@@ -78,13 +78,20 @@ def draw_boxplot(path: Path, values: dict[str, Sequence[float]], label: str) -> 
 
 
 def draw_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
-    """Draw loss, validation Dice and learning rate over the epochs of a run (the rows of its ``log.csv``)."""
+    """Draw loss, learning rate and, if there is one, validation Dice over a run (the rows of its ``log.csv``)."""
     epochs = [row["epoch"] for row in rows]
+    validated = "val_dice" in rows[0]
+    titles = ["loss", "learning rate"] + ["validation Dice"] * validated
     figure = _figure(11, 3.4)
-    loss, dice, rate = figure.subplots(1, 3)
+    axes = figure.subplots(1, len(titles))
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set(title=title, xlabel="epoch")
+        axis.grid(alpha=0.3)
+    loss, rate, *_ = axes
     loss.plot(epochs, [row["train_loss"] for row in rows], label="training")
     rate.plot(epochs, [row["lr"] for row in rows])
-    if "val_dice" in rows[0]:
+    if validated:
+        dice = axes[2]
         scores = [row["val_dice"] for row in rows]
         highest = int(np.argmax(scores))
         loss.plot(epochs, [row["val_loss"] for row in rows], label="validation")
@@ -92,12 +99,9 @@ def draw_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
         label = f"highest {scores[highest]:.3f}, epoch {epochs[highest]:.0f}"
         dice.plot(epochs[highest], scores[highest], "o", label=label)
         dice.legend(loc="lower right")
+        dice.set_ylim(0, 1)
     loss.legend()
-    for axis, title in ((loss, "loss"), (dice, "validation Dice"), (rate, "learning rate")):
-        axis.set(title=title, xlabel="epoch")
-        axis.grid(alpha=0.3)
     loss.set_ylim(bottom=0)
-    dice.set_ylim(0, 1)
     figure.savefig(path)
 
 

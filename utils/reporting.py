@@ -1,10 +1,11 @@
 """What a run reports: log.csv, TensorBoard events, curves and pictures."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -22,7 +23,7 @@ NEARLY_BLACK = 0.05  # chest CT in a lung window has a mean gray of about 0.4
 def report_pairs(name: str, slices: LesionSlices | None) -> None:
     """Say how many pairs there are and how much of them is lesion, so that a wrong mask folder shows at once."""
     if slices is None:
-        print(f"{name:<11} none")
+        print(f"{name:<11} none, all slices are trained on: the last epoch becomes best.pth")
         return
     image_folder, mask_folder = (path.parent for path in slices.files[0])
     share = slices.lesion_share()
@@ -81,28 +82,28 @@ class RunLog:
             line += f" with Dice {row['label_dice']:.3f}" if "label_dice" in row else ""
         tqdm.write(line)
 
-    def draw(self, validation: LesionSlices | None, predictions: Sequence[Tensor] | None) -> None:
-        """Write ``curves.png`` and, with a validation set, ``validation.png``: image, truth, prediction."""
+    def draw(self, name: str, slices: LesionSlices, *, predict: Callable[[Tensor], Tensor]) -> None:
+        """Write ``curves.png`` and ``<name>.png``: six of the slices, their truth and what is predicted.
+
+        predict: from images float32 ``(N, 1, size, size)`` to masks int64 ``(N, size, size)``.
+        """
         draw_curves(self.rows, self.folder / "curves.png")
-        if validation is None:
-            return
-        chosen = np.linspace(0, len(validation) - 1, min(len(validation), 6)).round().astype(int)
+        chosen = np.linspace(0, len(slices) - 1, min(len(slices), 6)).round().astype(int)
+        images, masks = map(torch.stack, zip(*[slices[index] for index in chosen], strict=True))
         columns = []
-        for index in chosen:
-            image, mask = validation[index]
-            dice = scores(predictions[index] > 0, mask)["dice"]
-            image, truth = image[0].numpy(), np.where(mask == IGNORE, 0, mask)
+        for index, image, mask, predicted in zip(chosen, images[:, 0].numpy(), masks, predict(images), strict=True):
+            dice = scores(predicted > 0, mask)["dice"]
             columns.append(
                 [
-                    Panel(image, None, validation.files[index][0].stem),
-                    Panel(image, truth, "truth"),
-                    Panel(image, predictions[index].numpy(), f"prediction, Dice {dice:.2f}"),
+                    Panel(image, None, slices.files[index][0].stem),
+                    Panel(image, np.where(mask == IGNORE, 0, mask), "truth"),
+                    Panel(image, predicted.numpy(), f"prediction, Dice {dice:.2f}"),
                 ]
             )
-        path = self.folder / "validation.png"
+        path = self.folder / f"{name}.png"
         draw_sheet(path, list(zip(*columns, strict=True)))
         drawn = np.asarray(Image.open(path).convert("RGB"))
-        self.events.add_image("validation", drawn, self.rows[-1]["epoch"], dataformats="HWC")
+        self.events.add_image(name, drawn, self.rows[-1]["epoch"], dataformats="HWC")
 
     def close(self) -> None:
         self.events.close()

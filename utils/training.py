@@ -44,6 +44,7 @@ def initial_model(args: argparse.Namespace) -> nn.Module:
 def fit(
     model: nn.Module,
     batches: DataLoader,
+    labeled: LesionSlices,
     validation: LesionSlices | None,
     args: argparse.Namespace,
     *,
@@ -53,7 +54,8 @@ def fit(
     """Train ``model`` for ``args.epoch`` epochs and keep the results in ``args.save_folder``.
 
     batches: a loader of images float32 ``(N, C, H, W)`` and masks int64 ``(N, H, W)``; one pass is one epoch.
-    validation: its mean Dice decides which weights become ``best.pth``. Without it (None) the newest ones do.
+    validation: its mean Dice decides which weights become ``best.pth``, and some of it is drawn in ``validation.png``.
+    Without it (None) the newest weights do, and some labeled slices are drawn in ``training.png``.
     mixture: the sampler of ``batches`` if some are half pseudo-labeled; once these have ended, the best epoch is sought
     anew. teacher_labels: augments these in place of the usual augmentation, and labels that half anew.
     ``last.pth`` has all that a resumed run needs to go on bit for bit.
@@ -78,6 +80,7 @@ def fit(
     print(f"training    {_describe(training, args)}")
     print(f"run         epochs {done + 1} to {args.epoch} of {len(batches)} steps; if interrupted: --resume {last}")
 
+    shown = ("training", labeled) if validation is None else ("validation", validation)
     if validation is not None:
         validation_batches = DataLoader(validation, batch_size=args.batchsize, **loader_options(args, validation))
     typical = preprocessing(args)["typical_slice"]
@@ -100,10 +103,8 @@ def fit(
         row = {"epoch": epoch, **_train_epoch(training, batches, labeled_share, augmentation, bar, last)}
         if teacher_labels:
             row |= teacher_labels.report()
-        predictions = None
         if validation is not None:
-            scored, predictions = validate(training, validation_batches)
-            row |= scored
+            row |= validate(training, validation_batches)
         if not (training.is_finite() and math.isfinite(row.get("val_loss", 0.0))):
             raise InputError(_lost(f"the weights are after step {training.steps}", row["lr"], last))
         row["seconds"] = time.monotonic() - started
@@ -111,7 +112,7 @@ def fit(
         best = row.get("val_dice", best) if is_best else best
         log.add(row, is_best=is_best)
         if time.monotonic() - drawn_at > DRAW_EVERY or epoch == args.epoch:
-            log.draw(validation, predictions)
+            log.draw(*shown, predict=partial(_masks, training))
             drawn_at = time.monotonic()
 
         content = {
@@ -165,18 +166,21 @@ def _train_epoch(
 
 
 @torch.inference_mode()
-def validate(training: Training, batches: DataLoader) -> tuple[dict[str, float], list[Tensor]]:
-    """Loss and mean scores of the averaged weights, and their argmax predictions, ``(size, size)`` each."""
+def validate(training: Training, batches: DataLoader) -> dict[str, float]:
+    """Loss and mean scores of the averaged weights."""
     device = training.device
-    losses, rows, predictions = [], [], []
+    losses, rows = [], []
     for images, masks in batches:
         logits = training.average_logits(images.to(device))
         losses += [training.loss(logits, masks.to(device), margin=training.lesion_margin).item()] * len(masks)
         predicted = logits.argmax(dim=1).cpu()
         rows += [scores(p > 0, m) for p, m in zip(predicted, masks, strict=True)]
-        predictions += list(predicted)
     means = {f"val_{name}": fmean(row[name] for row in rows) for name in rows[0]}
-    return {"val_loss": sum(losses) / len(losses), **means}, predictions
+    return {"val_loss": sum(losses) / len(losses), **means}
+
+
+def _masks(training: Training, images: Tensor) -> Tensor:
+    return training.average_logits(images.to(training.device)).argmax(dim=1).cpu()
 
 
 def _stems(validation: LesionSlices | None) -> list[str]:
