@@ -244,10 +244,9 @@ def test_threshold_of_a_model(call, data, checkpoint, predicted, tmp_path):
         assert np.array_equal(np.asarray(Image.open(predicted / file.name)) == 255, soft > 127)
 
 
-def test_averaging_over_views_makes_predictions_turn_with_the_slice(phantom, checkpoint, tmp_path, monkeypatch):
+def test_averaging_over_views_makes_predictions_turn_with_the_slice(phantom, checkpoint, tmp_path):
     from utils.checkpoint import load_model
 
-    monkeypatch.setattr("utils.inference.SCALES", (1,))
     model, _ = load_model(checkpoint)
     for turns in range(4):
         image = np.asarray(Image.open(phantom / "Test-Image" / "phantom_0001.png"))

@@ -23,8 +23,8 @@ def add_prediction_options(parser: Parser) -> None:
     group.add_argument(
         "--tta",
         action=argparse.BooleanOptionalAction,
-        help="average over each slice and its mirror image (after --no-align_turns: its eight flips and turns), as "
-        "they are and enlarged by a third: better, but six times the work (22 times); default: if trained on such",
+        help="average over each slice and its mirror image (after --no-align_turns: its eight flips and turns): "
+        "better, but as many times the work; default: if trained on such",
     )
     group.add_argument(
         "--window", type=window, default="lung", help="of scans: lung, which is -650,1500, or LEVEL,WIDTH in HU"

@@ -17,7 +17,6 @@ from data.turns import mirror_axis
 from utils.precision import autocast
 
 T = TypeVar("T")
-SCALES = (1, 4 / 3)  # of the views that are averaged: enlarged, small lesions are found better
 MALLOC_OPTIONS = {-1: -1, -4: 0, -8: 1}  # of malloc.h: M_TRIM_THRESHOLD none, M_MMAP_MAX none, M_ARENA_MAX one
 
 
@@ -35,7 +34,7 @@ def predict(
 
     The probabilities are resized (bilinear), not the mask, so that outlines stay smooth on large slices. With ``tta``
     they are the mean over the slice and its mirror image or, where no typical slice says how it has to lie, over its
-    eight flips and quarter turns, all of these as they are and enlarged by a third.
+    eight flips and quarter turns.
     """
     model.eval().to(device)
     if device.type == "cpu":
@@ -105,14 +104,10 @@ def _probabilities(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def _averaged_over_views(model: nn.Module, images: Tensor, mirror: int | None) -> Tensor:
-    own_size = images.shape[-2:]
     quarters, axis = (range(4), -1) if mirror is None else ((0,), mirror)
-    views = [(scale, turns, flipped) for scale in SCALES for turns in quarters for flipped in (False, True)]
-    total = 0
-    for scale, turns, flipped in views:
-        view = images if scale == 1 else F.interpolate(images, scale_factor=scale, mode="bilinear")
-        view = view.rot90(turns, (-2, -1))
-        found = _probabilities(model, view.flip(axis) if flipped else view)
-        found = (found.flip(axis) if flipped else found).rot90(-turns, (-2, -1))
-        total = total + (found if scale == 1 else F.interpolate(found, own_size, mode="bilinear", antialias=True))
-    return total / len(views)
+    found = []
+    for turns in quarters:
+        view = images.rot90(turns, (-2, -1))
+        both = _probabilities(model, view) + _probabilities(model, view.flip(axis)).flip(axis)
+        found.append(both.rot90(-turns, (-2, -1)) / 2)
+    return sum(found) / len(found)
