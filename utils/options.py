@@ -37,7 +37,7 @@ RECIPES = {
         "clip_grad": 0.0,
         "amp": "off",
     },
-    "cpu": {"base_channels": 8, "image_size": 96},
+    "cpu": {"base_channels": 8, "image_size": 192},
 }
 FOLDERS = {
     "train_img_path": "Train-Image",
