@@ -105,9 +105,9 @@ def _probabilities(model: nn.Module, images: Tensor) -> Tensor:
 
 def _averaged_over_views(model: nn.Module, images: Tensor, mirror: int | None) -> Tensor:
     quarters, axis = (range(4), -1) if mirror is None else ((0,), mirror)
-    found = []
+    total = 0
     for turns in quarters:
         view = images.rot90(turns, (-2, -1))
         both = _probabilities(model, view) + _probabilities(model, view.flip(axis)).flip(axis)
-        found.append(both.rot90(-turns, (-2, -1)) / 2)
-    return sum(found) / len(found)
+        total = total + both.rot90(-turns, (-2, -1))
+    return total / (2 * len(quarters))

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -89,10 +88,12 @@ class RunLog:
         """
         draw_curves(self.rows, self.folder / "curves.png")
         chosen = np.linspace(0, len(slices) - 1, min(len(slices), 6)).round().astype(int)
-        images, masks = map(torch.stack, zip(*[slices[index] for index in chosen], strict=True))
         columns = []
-        for index, image, mask, predicted in zip(chosen, images[:, 0].numpy(), masks, predict(images), strict=True):
+        for index in chosen:
+            image, mask = slices[index]
+            predicted = predict(image[None])[0]  # one at a time: six might not fit where two are trained on
             dice = scores(predicted > 0, mask)["dice"]
+            image = image[0].numpy()
             columns.append(
                 [
                     Panel(image, None, slices.files[index][0].stem),
