@@ -36,7 +36,9 @@ def main() -> None:
 
     train_pairs, val_pairs = labeled_pairs(args)
     labeled = LesionSlices(train_pairs, **preprocessing(args), cache_gb=args.cache_gb)
-    args.typical_slice = args.typical_slice or typical_slice(labeled.images())  # other slices are turned likewise
+    if args.align_turns and not args.typical_slice:
+        args.typical_slice = typical_slice(labeled.images())
+        labeled.turn_towards(args.typical_slice)  # as all other slices will be
     validation = LesionSlices(val_pairs, **preprocessing(args), cache_gb=args.cache_gb) if val_pairs else None
     report_pairs("labeled", labeled)
     report_pairs("validation", validation)

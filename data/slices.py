@@ -48,6 +48,19 @@ class _DecodedSlices(Dataset):
         self._cache = decoded if self.kept else None
         self.histograms = torch.stack(histograms)  # int32 (files, planes, 256): pixels of each value
 
+    def turn_towards(self, typical_slice: list[list[float]]) -> None:
+        """Turn the slices, which were read as they lie, to lie as the typical one does."""
+        self.typical_slice = typical_slice
+        self.turns = tuple(turns_towards(typical_slice, image) for image in self.images())
+        if self._cache is not None:
+            self._cache = tuple(
+                decoded.rot90(turns, (1, 2)) for decoded, turns in zip(self._cache, self.turns, strict=True)
+            )
+
+    def images(self) -> Iterator[np.ndarray]:
+        """All images, uint8 ``(size, size)``, one after the other."""
+        return (self._decoded(index)[0].numpy() for index in range(len(self)))
+
     def _decode(self, file) -> Tensor:
         raise NotImplementedError
 
@@ -93,10 +106,6 @@ class LesionSlices(_DecodedSlices):
         """Lesion pixels over all pixels that are not ignored."""
         of_class = self.histograms[:, 1].sum(dim=0)
         return of_class[1].item() / max(1, (of_class.sum() - of_class[IGNORE]).item())
-
-    def images(self) -> Iterator[np.ndarray]:
-        """All images, uint8 ``(size, size)``, one after the other."""
-        return (self._decoded(index)[0].numpy() for index in range(len(self)))
 
     def lesion_areas(self) -> Tensor:
         """Lesion pixels of each slice, float32 ``(len(self),)``."""

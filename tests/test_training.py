@@ -162,6 +162,16 @@ def test_paper_recipe_and_flags_over_it(phantom, tmp_path, call):
     assert not load_model(tmp_path / "best.pth")[0].knows_turns
 
 
+def test_a_run_resumed_elsewhere_has_a_best_epoch_of_its_own(phantom, tmp_path, call):
+    flags = ["--data_root", phantom, *TINY, "--val_fraction", 0.2, "--epoch", 1]
+    assert call("supervised_train", *flags, "--save_folder", tmp_path / "first")[0] == 0
+    last = torch.load(tmp_path / "first" / "last.pth", weights_only=True)
+    torch.save({**last, "best_score": 1.0}, tmp_path / "first" / "last.pth")  # which no later epoch will pass
+    resume = ["--resume", tmp_path / "first" / "last.pth", "--epoch", 2, "--save_folder"]
+    assert call("supervised_train", *resume, tmp_path / "second")[0] == 0
+    assert (tmp_path / "second" / "best.pth").exists()
+
+
 def test_a_new_learning_rate_holds_from_the_first_resumed_step(phantom, tmp_path, call):
     """The published schedule halves it every epoch; 5 steps are an epoch."""
     flags = ["--data_root", phantom, *TINY, "--decay_rate", 0.5, "--decay_start_epoch", 0, "--decay_epoch", 1]

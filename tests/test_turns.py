@@ -60,15 +60,14 @@ def test_data_sets_turn_images_and_masks_together(phantom, tmp_path, cache_gb):
         for path, kind in zip(pair, ("image", "mask"), strict=True):
             (tmp_path / kind).mkdir(exist_ok=True)
             Image.fromarray(np.rot90(Image.open(path), -TURNS[number % 4])).save(tmp_path / kind / path.name)
-    turned = LesionSlices(
-        pair_by_stem(tmp_path / "image", tmp_path / "mask"),
-        image_size=64,
-        typical_slice=typical,
-        cache_gb=cache_gb,
-    )
-    assert list(turned.turns) == [TURNS[number % 4] for number in range(len(pairs))]
-    for (image, mask), (own_image, own_mask) in zip(as_stored, turned, strict=True):
-        assert (image - own_image).abs().max() < 0.01 and torch.equal(mask, own_mask)
+    turned_pairs = pair_by_stem(tmp_path / "image", tmp_path / "mask")
+    turned = LesionSlices(turned_pairs, image_size=64, typical_slice=typical, cache_gb=cache_gb)
+    turned_later = LesionSlices(turned_pairs, image_size=64, cache_gb=cache_gb)
+    turned_later.turn_towards(typical)
+    for slices in (turned, turned_later):
+        assert list(slices.turns) == [TURNS[number % 4] for number in range(len(pairs))]
+        for (image, mask), (own_image, own_mask) in zip(as_stored, slices, strict=True):
+            assert (image - own_image).abs().max() < 0.01 and torch.equal(mask, own_mask)
 
 
 def bright_is_lesion(images):
@@ -160,6 +159,18 @@ def test_turning_can_be_left_out(phantom, tmp_path, call):
         assert call("supervised_train", "--data_root", phantom, *start, tmp_path / f"{aligned}", *flags)[0] == 0
         typical = read_checkpoint(tmp_path / f"{aligned}" / "last.pth")["preprocessing"]["typical_slice"]
         assert (typical is not None) == aligned
+
+
+def test_labeled_slices_are_turned_in_a_new_run_as_in_a_resumed_one(phantom, tmp_path):
+    for kind in ("Image", "Mask"):
+        (tmp_path / kind).mkdir()
+        for number, file in enumerate(list_slices(phantom / f"Train-{kind}")):
+            Image.fromarray(np.rot90(Image.open(file), number == 3)).save(tmp_path / kind / file.name)
+    data = ["--train_img_path", tmp_path / "Image", "--train_msk_path", tmp_path / "Mask"]
+    new = call_as_process("supervised_train.py", *data, *SMALL, "--save_folder", tmp_path / "run").stdout
+    resumed = call_as_process("supervised_train.py", "--resume", tmp_path / "run" / "last.pth", "--epoch", 4).stdout
+    for report in (new, resumed):
+        assert "1 of them turned" in report
 
 
 @pytest.mark.parametrize(("flag", "mirror"), [("--align_turns", -1), ("--no-align_turns", None)])

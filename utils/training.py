@@ -70,7 +70,9 @@ def fit(
     training = Training(model, args, steps_per_epoch=len(batches), trained=args.checkpoint is not None)
     done, best = 0, -1.0
     if args.resume:
-        done, best = args.checkpoint["epoch"], args.checkpoint["best_score"]
+        done = args.checkpoint["epoch"]
+        if (folder / "best.pth").exists():  # not in another --save_folder
+            best = args.checkpoint["best_score"]
         _stop_if_the_split_changed(validation, args)
         training.load_state_dict(args.checkpoint["training"], lr=args.lr, weight_decay=args.weight_decay)
     elif args.checkpoint:
