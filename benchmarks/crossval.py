@@ -10,6 +10,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -29,12 +30,38 @@ from utils.options import FOLDERS
 from utils.tables import confidence_interval
 
 ROOT = Path(__file__).parent.parent
-ALIKE = 0.9  # correlation of thumbnails from which two slices count as neighbours
+TABLE = "scores.csv"  # of a fold; the last thing that is written there
 THUMBNAIL = 64  # pixels a side
+# Set for each fold; FLAGS that set them might train on the slices that are held out.
+SET_HERE = {"data_root", "train_img_path", "train_msk_path", "semi_img_path", "semi_msk_path", "seed", "save_folder"}
 
 
 def main() -> None:
     own, flags = split_at_dashes(sys.argv[1:])
+    args = parse_options(own, flags)
+
+    pairs = pair_by_stem(args.train_img_path, args.train_msk_path)
+    groups = alike([image for image, _ in pairs], args.alike)
+    folds = split_in_folds(pairs, groups, args.folds)
+    print(f"slices      {len(pairs)} in {len(set(groups))} groups of neighbours; folds of {[len(f) for f in folds]}")
+    names = [sorted(image.name for image, _ in fold) for fold in folds]
+    work = [(seed, fold) for seed in args.seeds for fold in range(args.folds)]
+    if args.only:
+        work = [job for job in work if job[1] in args.only or (fold_folder(args, args.name, *job) / TABLE).exists()]
+    for other in {args.teacher, args.trained_by, args.against} - {None, args.name}:
+        stop_if_other_folds(args, names, other)
+    if source := args.teacher or args.trained_by:
+        stop_if_untrained([fold_folder(args, source, *job) / "run" for job in work], source)
+    stop_if_another_setting(args, flags, names)
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        in_turn = pool.map if args.jobs > 1 else map  # a pool would begin the next fold after one that failed
+        scores = list(in_turn(lambda job: run_fold(args, flags, folds, *job), work))
+    report(args, flags, {f"{seed}": merge(scores, work, seed) for seed in args.seeds})
+
+
+def parse_options(own: list[str], flags: list[str]) -> argparse.Namespace:
+    """The options before ``--``; those after it are looked through for what makes no sense with them."""
     parser = Parser(__doc__)
     parser.add_argument("name", help="of the setting; its runs and result.json go to OUT/NAME")
     parser.add_argument("--data_root", type=Path, default=Path("."), help="folder that holds the ones below")
@@ -42,34 +69,46 @@ def main() -> None:
     parser.add_argument("--train_msk_path", type=Path, help="default: DATA_ROOT/Train-Mask")
     parser.add_argument("--semi_img_path", type=Path, help="unlabeled slices; default: DATA_ROOT/Unlabeled")
     parser.add_argument("--teacher", metavar="NAME", help="train semi-supervised from the models of this setting")
-    parser.add_argument("--label_flags", default="", help="for the generator that labels by them, in one string")
+    parser.add_argument("--new_network", action="store_true", help="with --teacher: its pseudo masks, a new network")
+    parser.add_argument("--label_flags", default="", help="for the generator that labels by them: --label_flags='...'")
     parser.add_argument("--trained_by", metavar="NAME", help="train nothing, score the runs of this setting")
-    parser.add_argument("--test_flags", default="", help="for test.py, in one string, such as '--no-tta'")
-    parser.add_argument("--against", metavar="NAME", default="default", help="setting to compare with, if it is there")
+    parser.add_argument("--test_flags", default="", help="for test.py, such as --test_flags='--no-tta'")
+    parser.add_argument("--against", metavar="NAME", help="setting to compare with; default: default, if it is there")
     parser.add_argument("--folds", type=number(int, 2), default=5, help="parts of the labeled slices")
+    parser.add_argument(
+        "--alike",
+        type=number(float, 0, 1),
+        default=0.8,
+        help="correlation from which two slices, 64 pixels a side, are kept in one fold, as neighbours in a scan",
+    )
+    parser.add_argument(
+        "--only",
+        type=number(int, 0),
+        nargs="+",
+        metavar="FOLD",
+        help="folds to train now, the first is 0; scored are all done",
+    )
     parser.add_argument("--seeds", type=number(int, 0), nargs="+", default=[0], help="each trains all folds once more")
     parser.add_argument("--jobs", type=number(int, 1), default=1, help="folds at a time; above 1, a CPU thread each")
     parser.add_argument("--out", type=Path, default=Path("runs/crossval"), help="folder of all settings")
     args = parser.parse_args(own)
     if args.trained_by and flags:
         parser.error(f"--trained_by {args.trained_by}: trains nothing; leave {' '.join(flags)} out")
+    if args.trained_by and args.teacher:
+        parser.error(f"--trained_by {args.trained_by}: trains nothing; leave --teacher {args.teacher} out")
+    if (args.label_flags or args.new_network) and not args.teacher:
+        parser.error("--label_flags and --new_network: go with --teacher, which makes pseudo masks")
+    if clash := [flag for flag in flags if flag.partition("=")[0].removeprefix("--") in SET_HERE]:
+        parser.error(f"{clash[0]}: is set for each fold; leave it out after -- (data and --seeds go before)")
+    if wrong := [fold for fold in args.only or () if fold >= args.folds]:
+        parser.error(f"--only {wrong[0]}: there are --folds {args.folds}, the first is 0")
+    if args.against and not (args.out / args.against / "result.json").exists():
+        parser.error(f"--against {args.against}: {args.out / args.against} has no result.json; run that setting first")
+    args.against = args.against or "default"
     for name, folder in FOLDERS.items():
         if name in args and getattr(args, name) is None:
             setattr(args, name, args.data_root / folder)
-
-    pairs = pair_by_stem(args.train_img_path, args.train_msk_path)
-    groups = alike([image for image, _ in pairs])
-    folds = split_in_folds(pairs, groups, args.folds)
-    print(f"slices      {len(pairs)} in {len(set(groups))} groups of neighbours; folds of {[len(f) for f in folds]}")
-    for other in {args.teacher, args.trained_by, args.against} - {None, args.name}:
-        stop_if_other_folds(args, other)
-    stop_if_another_setting(args, flags)
-
-    work = [(seed, fold) for seed in args.seeds for fold in range(args.folds)]
-    with ThreadPoolExecutor(args.jobs) as pool:
-        in_turn = pool.map if args.jobs > 1 else map  # a pool would begin the next fold after one that failed
-        scores = list(in_turn(lambda job: run_fold(args, flags, folds, *job), work))
-    report(args, flags, {f"{seed}": merge(scores, work, seed) for seed in args.seeds})
+    return args
 
 
 def split_at_dashes(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -78,20 +117,21 @@ def split_at_dashes(arguments: list[str]) -> tuple[list[str], list[str]]:
     return arguments[:place], arguments[place + 1 :]
 
 
-def alike(images: Sequence[Path]) -> list[int]:
-    """A number for each image, the same for those that chains of similar thumbnails link."""
+def alike(images: Sequence[Path], correlation: float) -> list[int]:
+    """A number for each image, the same for those that chains of thumbnails link which correlate by more than this."""
 
     def thumbnail(path: Path) -> np.ndarray:
         return np.asarray(read_image(path).resize((THUMBNAIL, THUMBNAIL), Image.LANCZOS), dtype=float).ravel()
 
-    linked = np.corrcoef(read_all(thumbnail, images)) > ALIKE
+    linked = np.corrcoef(read_all(thumbnail, images)) > correlation
     return connected_components(linked, directed=False)[1].tolist()
 
 
 def split_in_folds(pairs: Sequence[Pair], groups: Sequence[int], count: int) -> list[list[Pair]]:
     """Whole groups, dealt out in a random order that never changes, each to the smallest fold so far."""
     if len(set(groups)) < count:
-        raise InputError(f"--folds {count}: the slices are {len(set(groups))} groups of neighbours; ask for fewer")
+        found = f"the slices are {len(set(groups))} groups of neighbours"
+        raise InputError(f"--folds {count}: {found}; ask for fewer, or raise --alike")
     folds = [[] for _ in range(count)]
     names = list(dict.fromkeys(groups))
     for name in np.random.default_rng(0).permutation(names):
@@ -100,56 +140,71 @@ def split_in_folds(pairs: Sequence[Pair], groups: Sequence[int], count: int) -> 
     return folds
 
 
-def stop_if_another_setting(args: argparse.Namespace, flags: list[str]) -> None:
+def stop_if_another_setting(args: argparse.Namespace, flags: list[str], folds: list[list[str]]) -> None:
     """A name stands for one setting: with other flags, folds done before would be mixed with new ones."""
     setting = {
         "flags": flags,
-        "images": str(args.train_img_path),
-        "unlabeled": str(args.semi_img_path) if args.teacher else None,
-        "folds": args.folds,
+        "images": str(args.train_img_path.resolve()),
+        "masks": str(args.train_msk_path.resolve()),
+        "unlabeled": str(args.semi_img_path.resolve()) if args.teacher else None,
+        "folds": folds,
         "teacher": args.teacher,
+        "new_network": args.new_network,
         "label_flags": args.label_flags,
         "trained_by": args.trained_by,
         "test_flags": args.test_flags,
     }
     path = args.out / args.name / "setting.json"
-    kept = [*path.parent.glob("seed_*/run/last.pth"), *path.parent.glob("seed_*/scores.csv")]
+    kept = [*path.parent.glob("seed_*/run/last.pth"), *path.parent.glob(f"seed_*/{TABLE}")]
     if kept and path.exists() and (before := json.loads(path.read_text())) != setting:
-        changed = ", ".join(f"{key} {before.get(key)!r}" for key in setting if before.get(key) != setting[key])
-        raise InputError(f"{path.parent}: was begun with {changed}; give this setting another name")
+        changed = [key for key in setting if before.get(key) != setting[key]]
+        told = ", ".join(f"other {key}" if key == "folds" else f"{key} {before.get(key)!r}" for key in changed)
+        raise InputError(f"{path.parent}: was begun with {told}; give this setting another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(setting, indent=2) + "\n")
 
 
-def stop_if_other_folds(args: argparse.Namespace, name: str) -> None:
+def stop_if_other_folds(args: argparse.Namespace, folds: list[list[str]], name: str) -> None:
     """The models of another setting would have seen the slices that are held out here, and its scores not compare."""
     path = args.out / name / "setting.json"
-    if path.exists():
-        other = json.loads(path.read_text())
-        if (other["images"], other["folds"]) != (str(args.train_img_path), args.folds):
-            raise InputError(
-                f"{path.parent}: has {other['folds']} folds of {other['images']}, not {args.folds} of "
-                f"{args.train_img_path}; name a setting with the same folds"
-            )
+    if path.exists() and json.loads(path.read_text())["folds"] != folds:
+        raise InputError(f"{path.parent}: has other folds than these {len(folds)}; name a setting with the same ones")
+
+
+def stop_if_untrained(runs: list[Path], name: str) -> None:
+    """A model that is still being trained has a best.pth already."""
+    if missing := [run for run in runs if not is_finished(run)]:
+        raise InputError(f"{missing[0]}: is not trained to its end; run the setting {name} with these folds first")
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a training has done all of its epochs."""
+    if not (last := run / "last.pth").exists():
+        return False
+    checkpoint = read_checkpoint(last)
+    return checkpoint["epoch"] == checkpoint["run"]["options"]["epoch"]
+
+
+def fold_folder(args: argparse.Namespace, name: str, seed: int, fold: int) -> Path:
+    """Where all goes that a setting makes without a fold and of it."""
+    return args.out / name / f"seed_{seed}_fold_{fold}"
 
 
 def run_fold(
     args: argparse.Namespace, flags: list[str], folds: list[list[Pair]], seed: int, fold: int
 ) -> dict[str, float]:
     """Train without a fold, predict it, and return the Dice of each of its slices."""
-    name = f"seed_{seed}_fold_{fold}"
-    folder = args.out / args.name / name
-    table = folder / "scores.csv"
+    folder = fold_folder(args, args.name, seed, fold)
+    table = folder / TABLE
     if not table.exists():
         shutil.rmtree(folder / "slices", ignore_errors=True)
         training = [pair for other in folds if other is not folds[fold] for pair in other]
         labeled, held_out = (
             copy(part, folder / "slices" / kind) for part, kind in ((training, "in"), (folds[fold], "out"))
         )
-        if args.trained_by:
-            model = args.out / args.trained_by / name / "run" / "best.pth"
-        else:
-            model = train(args, flags, labeled, folder, seed)
+        if not args.trained_by:
+            train(args, flags, labeled, seed, fold)
+        model = fold_folder(args, args.trained_by or args.name, seed, fold) / "run" / "best.pth"
         options = [*args.test_flags.split(), "--img_save_folder", folder / "masks"]
         script = [
             "test.py",
@@ -161,7 +216,7 @@ def run_fold(
             held_out[1],
         ]
         call([*script, *options], folder / "test.log", args.jobs)
-        shutil.copy(folder / "masks" / "scores.csv", table)
+        shutil.copy(folder / "masks" / table.name, table)
     with table.open(newline="") as file:
         return {row["image"]: float(row["dice"]) for row in csv.DictReader(file)}
 
@@ -176,26 +231,27 @@ def copy(pairs: list[Pair], folder: Path) -> tuple[Path, Path]:
     return folders
 
 
-def train(args: argparse.Namespace, flags: list[str], labeled: tuple[Path, Path], folder: Path, seed: int) -> Path:
-    """Train on the labeled slices (and, from a teacher, on unlabeled ones); the checkpoint to predict with."""
-    last = folder / "run" / "last.pth"
+def train(args: argparse.Namespace, flags: list[str], labeled: tuple[Path, Path], seed: int, fold: int) -> None:
+    """Train on the labeled slices (and, from a teacher, on unlabeled ones), or go on where that was interrupted."""
+    folder = fold_folder(args, args.name, seed, fold)
+    run, last = folder / "run", folder / "run" / "last.pth"
+    if is_finished(run):
+        return
     if last.exists():
-        checkpoint = read_checkpoint(last)
-        if checkpoint["epoch"] == checkpoint["run"]["options"]["epoch"]:
-            return last.with_name("best.pth")
         options = ["--resume", last]
     else:
+        shutil.rmtree(run, ignore_errors=True)  # what was killed before its first last.pth
         options = ["--train_img_path", labeled[0], "--train_msk_path", labeled[1]]
-        options += ["--seed", seed, "--save_folder", last.parent]
+        options += ["--seed", seed, "--save_folder", run]
         if args.teacher:
-            teacher, masks = args.out / args.teacher / folder.name / "run" / "best.pth", folder / "Pos-Mask"
+            teacher, masks = fold_folder(args, args.teacher, seed, fold) / "run" / "best.pth", folder / "Pos-Mask"
             paths = ["--model_path", teacher, "--Image_dir", args.semi_img_path, "--Mask-dir", masks]
             call(["fake_labels_generator.py", *paths, *args.label_flags.split()], folder / "labels.log", args.jobs)
-            options += ["--semi_img_path", args.semi_img_path, "--semi_msk_path", masks, "--pretrained_model", teacher]
+            options += ["--semi_img_path", args.semi_img_path, "--semi_msk_path", masks]
+            options += [] if args.new_network else ["--pretrained_model", teacher]
         options += flags
     script = "semi_supervised_train.py" if args.teacher else "supervised_train.py"
     call([script, *options], folder / "train.log", args.jobs)
-    return last.with_name("best.pth")
 
 
 def call(command: list, log: Path, jobs: int) -> None:
@@ -206,6 +262,8 @@ def call(command: list, log: Path, jobs: int) -> None:
         code = subprocess.run(
             [sys.executable, *paths], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
         ).returncode
+    if code < 0:
+        raise InputError(f"{log}: {command[0]} was ended by {signal.Signals(-code).name}; run this again to go on")
     if code:
         last_line = log.read_text().strip().rpartition("\n")[2] or f"exit code {code}"
         raise InputError(f"{log}: {command[0]} failed: {last_line}")
@@ -226,23 +284,31 @@ def report(args: argparse.Namespace, flags: list[str], dice: dict[str, dict[str,
         result["sd_over_seeds"] = stdev(means)
     other = args.out / args.against / "result.json"
     if args.against != args.name and other.exists():
-        result |= paired(per_slice(dice), per_slice(json.loads(other.read_text())["slices"]), args.against)
+        theirs = json.loads(other.read_text())["slices"]
+        seeds = [seed for seed in dice if seed in theirs]
+        result |= paired(per_slice(dice, seeds), per_slice(theirs, seeds), args.against)
     result["slices"] = dice
     (args.out / args.name / "result.json").write_text(json.dumps(result, indent=2) + "\n")
     spread = f" (sd over seeds {result['sd_over_seeds']:.3f})" if len(means) > 1 else ""
     gain = "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**result) if "difference" in result else ""
     source = [f"{option} {name}" for option in ("teacher", "trained_by") if (name := getattr(args, option))]
-    print(f"| {args.name} | {' '.join([*source, *flags, args.test_flags])} | {result['dice']:.3f}{spread} | {gain} |")
+    source += ["new network"] * args.new_network
+    slices = len({image for of_seed in dice.values() for image in of_seed})
+    setting = " ".join([*source, *flags, args.test_flags])
+    print(f"| {args.name} | {setting} | {slices} slices | {result['dice']:.3f}{spread} | {gain} |")
 
 
-def per_slice(dice: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Mean Dice of each slice over the seeds."""
-    return {image: fmean(of_seed[image] for of_seed in dice.values()) for image in next(iter(dice.values()))}
+def per_slice(dice: dict[str, dict[str, float]], seeds: list[str]) -> dict[str, float]:
+    """Mean Dice over these seeds of each slice that all of them have."""
+    images = set.intersection(*(set(dice[seed]) for seed in seeds)) if seeds else ()
+    return {image: fmean(dice[seed][image] for seed in seeds) for image in images}
 
 
 def paired(ours: dict[str, float], theirs: dict[str, float], name: str) -> dict:
-    """Mean difference of the Dice of the same slices, with a bootstrap interval (95 %) over slices."""
-    differences = [ours[image] - theirs[image] for image in ours]
+    """Mean difference of the Dice of the slices in both, with a bootstrap interval (95 %) over them; empty if none."""
+    differences = [ours[image] - theirs[image] for image in ours if image in theirs]
+    if not differences:
+        return {}
     low, high = confidence_interval(differences)
     return {"against": name, "difference": fmean(differences), "low": low, "high": high}
 

@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from conftest import call_as_process
 from PIL import Image
 
 from benchmarks.crossval import alike, paired, per_slice, split_at_dashes, split_in_folds
+from benchmarks.crossval import call as run_script
 from data.errors import InputError
 from data.files import pair_by_stem
 
@@ -24,7 +26,7 @@ def test_neighbours_are_found_through_chains(tmp_path):
     for index, (pixels, size) in enumerate(zip(slices, (96, 96, 96, 96, 200), strict=True)):
         paths.append(tmp_path / f"{index}.png")
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).resize((size, size), Image.BICUBIC).save(paths[-1])
-    groups = alike(paths)
+    groups = alike(paths, 0.9)
     assert groups[0] == groups[1] == groups[2] == groups[4] != groups[3]
 
 
@@ -50,7 +52,13 @@ def test_paired_difference():
     assert found["low"] == pytest.approx(0.1) and found["high"] == pytest.approx(0.1)
     ours["0"] = 1.0
     assert paired(ours, theirs, "other")["low"] < 0.11 < paired(ours, theirs, "other")["high"]
-    assert per_slice({"0": {"a": 0.2, "b": 1.0}, "7": {"b": 0.0, "a": 0.4}}) == pytest.approx({"a": 0.3, "b": 0.5})
+    assert paired(ours, {"of another fold": 0.5}, "other") == {}
+
+
+def test_seeds_are_averaged_over_what_all_of_them_scored():
+    dice = {"0": {"a": 0.2, "b": 1.0}, "7": {"b": 0.0, "a": 0.4, "c": 0.1}, "8": {"a": 1.0}}
+    assert per_slice(dice, ["0", "7"]) == pytest.approx({"a": 0.3, "b": 0.5})
+    assert per_slice(dice, ["8"]) == {"a": 1.0} and per_slice(dice, []) == {}
 
 
 def test_flags_for_the_trainer_come_after_dashes():
@@ -60,7 +68,7 @@ def test_flags_for_the_trainer_come_after_dashes():
 
 def test_settings_from_start_to_end(phantom, tmp_path):
     def crossval(*arguments, flags=()):
-        options = ["--data_root", phantom, "--folds", 2, "--out", tmp_path, *arguments]
+        options = ["--data_root", phantom, "--folds", 2, "--alike", 0.9, "--out", tmp_path, *arguments]
         return call_as_process("-m", "benchmarks.crossval", *options, "--", *TINY, "--epoch", 1, *flags)
 
     crossval("default")
@@ -79,36 +87,76 @@ def test_settings_from_start_to_end(phantom, tmp_path):
     assert json.loads((tmp_path / "default" / "result.json").read_text()) == result
     assert (tmp_path / "default" / "seed_0_fold_0" / "run" / "log.csv").stat().st_mtime_ns == before
 
-    crossval("semi", "--teacher", "default", "--label_flags=--confidence 0.6", "--jobs", 2)
+    crossval("semi", "--teacher", "default", "--label_flags=--confidence 0.6", "--only", 1)
+    half = json.loads((tmp_path / "semi" / "result.json").read_text())
+    assert 0 < len(half["slices"]["0"]) < 10 and not (tmp_path / "semi" / "seed_0_fold_0").exists()
+    crossval("semi", "--teacher", "default", "--label_flags=--confidence 0.6", "--only", 0)  # and all that is done
     semi = json.loads((tmp_path / "semi" / "result.json").read_text())
+    assert sorted(semi["slices"]["0"]) == sorted(held_out)
     assert semi["against"] == "default" and semi["low"] <= semi["difference"] <= semi["high"]
     assert len(list((tmp_path / "semi" / "seed_0_fold_0" / "Pos-Mask").glob("*.png"))) == 8
     assert "kept_share" in (tmp_path / "semi" / "seed_0_fold_0" / "run" / "log.csv").read_text()
+
+    paper = crossval("paper", "--teacher", "default", "--new_network", "--jobs", 2).stdout
+    log = (tmp_path / "paper" / "seed_0_fold_0" / "train.log").read_text()
+    assert "teacher default new network" in paper and "method      pseudo" in log
 
 
 @pytest.mark.parametrize("flags", [["--teacher", "other"], ["--trained_by", "other"], ["--against", "other"]])
 def test_settings_of_other_folds_are_refused(phantom, tmp_path, call, flags):
     """Their models have seen the slices that would be held out."""
     (tmp_path / "other").mkdir()
-    setting = {"images": str(phantom / "Train-Image"), "folds": 3}
-    (tmp_path / "other" / "setting.json").write_text(json.dumps(setting))
+    (tmp_path / "other" / "setting.json").write_text(json.dumps({"folds": [["0.png"], ["1.png"], ["2.png"]]}))
+    (tmp_path / "other" / "result.json").touch()
     options = ["--data_root", phantom, "--out", tmp_path, "--folds", 2, *flags]
     code, _, error = call("benchmarks.crossval", "new", *options)
-    assert code == 2 and "3 folds" in error and "not 2" in error
+    assert code == 2 and "other folds than these 2" in error
     assert not (tmp_path / "new").exists()  # the name is free for the corrected call
 
 
-def test_flags_that_would_train_nothing_are_refused(phantom, tmp_path, call):
-    options = ["--data_root", phantom, "--out", tmp_path, "--trained_by", "default"]
-    code, _, error = call("benchmarks.crossval", "new", *options, "--", "--lr", 1)
-    assert code == 2 and "leave --lr 1 out" in error
+@pytest.mark.parametrize("kind", ["--teacher", "--trained_by"])
+def test_models_that_are_still_being_trained_are_refused(phantom, tmp_path, call, kind):
+    run = tmp_path / "out" / "default" / "seed_0_fold_0" / "run"
+    assert call("supervised_train", "--data_root", phantom, *TINY, "--epoch", 1, "--save_folder", run)[0] == 0
+    last = torch.load(run / "last.pth", weights_only=True)
+    last["run"]["options"]["epoch"] = 2
+    torch.save(last, run / "last.pth")
+    options = ["--data_root", phantom, "--out", tmp_path / "out", "--folds", 2, "--only", 0, kind, "default"]
+    code, _, error = call("benchmarks.crossval", "new", *options)
+    assert code == 2 and f"{run}: is not trained to its end" in error and not (tmp_path / "out" / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "flags", "named"),
+    [
+        (["--trained_by", "default"], ["--lr", 1], "leave --lr 1 out"),
+        (["--trained_by", "default", "--teacher", "default"], [], "leave --teacher default out"),
+        (["--label_flags=--no-tta"], [], "--teacher"),
+        (["--new_network"], [], "--teacher"),
+        (["--against", "defualt"], [], "--against defualt"),
+        (["--folds", 3, "--only", 1, 3], [], "--only 3"),
+        ([], ["--seed", 7], "--seed"),
+        ([], ["--train_img_path=all"], "--train_img_path"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused(phantom, tmp_path, call, options, flags, named):
+    options = ["--data_root", phantom, "--out", tmp_path, *options]
+    code, _, error = call("benchmarks.crossval", "new", *options, "--", *flags)
+    assert code == 2 and named in error and not any(tmp_path.iterdir())
+
+
+def test_a_killed_training_is_told_by_its_signal(tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(InputError, match="SIGKILL"):
+        run_script([script], tmp_path / "log", jobs=1)
 
 
 def test_a_name_stands_for_one_setting(phantom, tmp_path, call):
     (tmp_path / "default" / "seed_0_fold_0").mkdir(parents=True)
     (tmp_path / "default" / "seed_0_fold_0" / "scores.csv").touch()
     (tmp_path / "default" / "setting.json").write_text(json.dumps({"flags": ["--lr", "0.1"]}))
-    code, _, error = call("benchmarks.crossval", "default", "--data_root", phantom, "--out", tmp_path)
+    code, _, error = call("benchmarks.crossval", "default", "--data_root", phantom, "--folds", 2, "--out", tmp_path)
     assert code == 2 and "was begun with" in error and "another name" in error
 
 
