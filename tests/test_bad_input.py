@@ -188,6 +188,7 @@ def test_resume_keeps_to_its_run(call, data, trained, tmp_path):
     flags = ["--resume", last, "--data_root", data, "--epoch", 2]
     faults = {
         "--pretrained_model": (trained / "best.pth", ["--resume and --pretrained_model"]),
+        "--recipe": ("cpu", ["--recipe cpu"]),
         "--optimizer_type": ("adam", ["--optimizer_type adam", "ranger"]),
         "--save_folder": (trained, ["--save_folder", trained]),
         "--seed": (1, ["validation slices are not those of the run", "differ"]),
@@ -229,6 +230,7 @@ def test_resume_needs_the_last_checkpoint_of_the_same_script(call, data, trained
             ["--method teacher", "--no-data_augmentation"],
         ),
         ("semi_supervised_train", ["--confidence", 1.5], ["--confidence", "at most 1"]),
+        ("semi_supervised_train", ["--confidence", 0.9], ["--confidence 0.9", "fake_labels_generator.py"]),
         ("supervised_train", ["--accumulate", 3], ["--accumulate 3", "does not divide"]),
         (
             "supervised_train",

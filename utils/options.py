@@ -229,6 +229,8 @@ def parse_training_options(parser: Parser) -> argparse.Namespace:
             parser.error(f"--resume {source}: not the last.pth of a run of {parser.prog}; give that file")
         if given.pretrained_model:
             parser.error("--resume and --pretrained_model: a resumed run has its weights; give one of them")
+        if given.recipe not in ("default", checkpoint["run"]["options"]["recipe"]):
+            parser.error(f"--recipe {given.recipe}: a resumed run has its recipe; leave it out, give single flags")
         parser.set_defaults(**checkpoint["run"]["options"], save_folder=source.parent)
     args = parser.parse_args()
     args.script, args.checkpoint = parser.prog, checkpoint
@@ -263,6 +265,11 @@ def parse_training_options(parser: Parser) -> argparse.Namespace:
         if args.method == "teacher" and not args.data_augmentation:
             parser.error(
                 "--method teacher: learns nothing with --no-data_augmentation (or --recipe paper); give pseudo"
+            )
+        if args.method == "pseudo" and args.confidence:
+            parser.error(
+                f"--confidence {args.confidence:g}: is for the labels of --method teacher; for the masks of --method "
+                "pseudo give it to fake_labels_generator.py"
             )
         if args.method == "pseudo" and args.semi_truth_path:
             parser.error(
