@@ -22,7 +22,7 @@ from utils.training import fit, initial_model
 def main() -> None:
     parser = Parser(__doc__)
     add_labeled_data_options(parser)
-    add_training_options(parser, epoch=800, save_folder="runs/supervised")
+    add_training_options(parser, epoch=400, save_folder="runs/supervised")
     add_device_options(parser)
     args = parse_training_options(parser)
     torch.manual_seed(args.seed)
