@@ -26,7 +26,7 @@ from data.command_line import Parser, number, run
 from data.errors import InputError
 from data.files import Pair, pair_by_stem, read_all, read_image
 from utils.checkpoint import read_checkpoint
-from utils.options import FOLDERS
+from utils.options import complete_folders
 from utils.tables import confidence_interval
 
 ROOT = Path(__file__).parent.parent
@@ -47,11 +47,12 @@ def main() -> None:
     names = [sorted(image.name for image, _ in fold) for fold in folds]
     work = [(seed, fold) for seed in args.seeds for fold in range(args.folds)]
     if args.only:
-        work = [job for job in work if job[1] in args.only or (fold_folder(args, args.name, *job) / TABLE).exists()]
+        work = [job for job in work if job[1] in args.only or is_scored(args, *job)]
     for other in {args.teacher, args.trained_by, args.against} - {None, args.name}:
         stop_if_other_folds(args, names, other)
     if source := args.teacher or args.trained_by:
-        stop_if_untrained([fold_folder(args, source, *job) / "run" for job in work], source)
+        left = [job for job in work if not is_scored(args, *job)]
+        stop_if_untrained([fold_folder(args, source, *job) / "run" for job in left], source)
     stop_if_another_setting(args, flags, names)
 
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -105,9 +106,7 @@ def parse_options(own: list[str], flags: list[str]) -> argparse.Namespace:
     if args.against and not (args.out / args.against / "result.json").exists():
         parser.error(f"--against {args.against}: {args.out / args.against} has no result.json; run that setting first")
     args.against = args.against or "default"
-    for name, folder in FOLDERS.items():
-        if name in args and getattr(args, name) is None:
-            setattr(args, name, args.data_root / folder)
+    complete_folders(args)
     return args
 
 
@@ -190,13 +189,18 @@ def fold_folder(args: argparse.Namespace, name: str, seed: int, fold: int) -> Pa
     return args.out / name / f"seed_{seed}_fold_{fold}"
 
 
+def is_scored(args: argparse.Namespace, seed: int, fold: int) -> bool:
+    """Whether nothing is left to do for a fold of this setting."""
+    return (fold_folder(args, args.name, seed, fold) / TABLE).exists()
+
+
 def run_fold(
     args: argparse.Namespace, flags: list[str], folds: list[list[Pair]], seed: int, fold: int
 ) -> dict[str, float]:
     """Train without a fold, predict it, and return the Dice of each of its slices."""
     folder = fold_folder(args, args.name, seed, fold)
     table = folder / TABLE
-    if not table.exists():
+    if not is_scored(args, seed, fold):
         shutil.rmtree(folder / "slices", ignore_errors=True)
         training = [pair for other in folds if other is not folds[fold] for pair in other]
         labeled, held_out = (
@@ -300,7 +304,8 @@ def report(args: argparse.Namespace, flags: list[str], dice: dict[str, dict[str,
 
 def per_slice(dice: dict[str, dict[str, float]], seeds: list[str]) -> dict[str, float]:
     """Mean Dice over these seeds of each slice that all of them have."""
-    images = set.intersection(*(set(dice[seed]) for seed in seeds)) if seeds else ()
+    first = dice[seeds[0]] if seeds else ()  # in its order, on which bootstrap intervals depend
+    images = [image for image in first if all(image in dice[seed] for seed in seeds)]
     return {image: fmean(dice[seed][image] for seed in seeds) for image in images}
 
 

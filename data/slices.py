@@ -53,8 +53,9 @@ class _DecodedSlices(Dataset):
         self.typical_slice = typical_slice
         self.turns = tuple(turns_towards(typical_slice, image) for image in self.images())
         if self._cache is not None:
-            self._cache = tuple(
-                decoded.rot90(turns, (1, 2)) for decoded, turns in zip(self._cache, self.turns, strict=True)
+            self._cache = tuple(  # rot90 copies even what it does not turn
+                decoded.rot90(turns, (1, 2)) if turns else decoded
+                for decoded, turns in zip(self._cache, self.turns, strict=True)
             )
 
     def images(self) -> Iterator[np.ndarray]:

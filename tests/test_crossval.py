@@ -59,6 +59,8 @@ def test_seeds_are_averaged_over_what_all_of_them_scored():
     dice = {"0": {"a": 0.2, "b": 1.0}, "7": {"b": 0.0, "a": 0.4, "c": 0.1}, "8": {"a": 1.0}}
     assert per_slice(dice, ["0", "7"]) == pytest.approx({"a": 0.3, "b": 0.5})
     assert per_slice(dice, ["8"]) == {"a": 1.0} and per_slice(dice, []) == {}
+    many = {f"{index}.png": index / 20 for index in range(20)}
+    assert list(per_slice({"0": many}, ["0"])) == list(many)  # bootstrap intervals depend on the order
 
 
 def test_flags_for_the_trainer_come_after_dashes():

@@ -297,9 +297,7 @@ def parse_options(parser: Parser) -> argparse.Namespace:
 
 def complete(args: argparse.Namespace, parser: Parser) -> argparse.Namespace:
     """Fill in what was left out: folders from --data_root, and the device."""
-    for name, folder in FOLDERS.items():
-        if name in args and getattr(args, name) is None:
-            setattr(args, name, args.data_root / folder)
+    complete_folders(args)
     if args.device == "auto":
         args.device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -312,6 +310,13 @@ def complete(args: argparse.Namespace, parser: Parser) -> argparse.Namespace:
     args.device = device
     choose_precision(args)  # refuses what the device can't do, before any slice is read
     return args
+
+
+def complete_folders(args: argparse.Namespace) -> None:
+    """Fill in the folders that were left out, from --data_root."""
+    for name, folder in FOLDERS.items():
+        if name in args and getattr(args, name) is None:
+            setattr(args, name, args.data_root / folder)
 
 
 def options_of(args: argparse.Namespace) -> dict:
