@@ -1,6 +1,7 @@
 """Command lines for people: options with their defaults in the help, and errors in one line."""
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -62,6 +63,10 @@ def run(main: Callable[[], None]) -> None:
     except ModuleNotFoundError as error:
         print(f"error: the package {error.name} is missing; pip install -r requirements.txt", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails once more, at its exit
+        print("stopped: nobody reads the output any more, as after | head", file=sys.stderr)
+        sys.exit(1)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         print(

@@ -2,11 +2,13 @@
 
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import call_as_process
+from conftest import ROOT, call_as_process
 from PIL import Image
 
 from data.files import list_slices
@@ -395,3 +397,15 @@ def test_a_longer_resumed_run_is_told_of_its_schedule(call, data, tmp_path):
     assert call("supervised_train", *flags)[0] == 0
     _, out, _ = call("supervised_train", "--resume", tmp_path / "run/last.pth", "--epoch", 2)
     assert "2 epochs in place of 1" in out
+
+
+def test_nobody_reads_the_output(data, tmp_path):
+    reader, output = os.pipe()
+    os.close(reader)
+    command = ("supervised_train.py", "--data_root", data, *TINY, "--save_folder", tmp_path / "run")
+    done = subprocess.run(
+        [sys.executable, *map(str, command)], cwd=ROOT, stdout=output, stderr=subprocess.PIPE, text=True
+    )
+    os.close(output)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "stopped: nobody reads the output any more, as after | head"
