@@ -8,8 +8,11 @@ from data.files import pair_by_stem
 from data.sampling import HalfAndHalf
 from data.slices import LesionSlices
 from data.turns import typical_slice
-from utils.options import (
-    add_device_options,
+from utils.options import add_device_options
+from utils.reporting import report_pairs
+from utils.teacher import TeacherLabels
+from utils.training import fit, initial_model
+from utils.training_options import (
     add_labeled_data_options,
     add_pseudo_labeled_data_options,
     add_training_options,
@@ -18,9 +21,6 @@ from utils.options import (
     parse_training_options,
     preprocessing,
 )
-from utils.reporting import report_pairs
-from utils.teacher import TeacherLabels
-from utils.training import fit, initial_model
 
 
 def main() -> None:

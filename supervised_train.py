@@ -6,8 +6,10 @@ from torch.utils.data import DataLoader
 from data.command_line import Parser, run
 from data.slices import LesionSlices
 from data.turns import typical_slice
-from utils.options import (
-    add_device_options,
+from utils.options import add_device_options
+from utils.reporting import report_pairs
+from utils.training import fit, initial_model
+from utils.training_options import (
     add_labeled_data_options,
     add_training_options,
     labeled_pairs,
@@ -15,8 +17,6 @@ from utils.options import (
     parse_training_options,
     preprocessing,
 )
-from utils.reporting import report_pairs
-from utils.training import fit, initial_model
 
 
 def main() -> None:

@@ -22,10 +22,10 @@ from models import build_model
 from utils.checkpoint import rebuild, save_checkpoint
 from utils.metrics import scores
 from utils.optimization import Training
-from utils.options import NETWORK_OPTIONS, loader_options, options_of, preprocessing
 from utils.reporting import RunLog, warn
 from utils.results import prepare_folder
 from utils.teacher import TeacherLabels
+from utils.training_options import NETWORK_OPTIONS, loader_options, options_of, preprocessing
 
 READ_LOSS_EVERY = 1  # seconds; reading a loss makes the host wait for the GPU
 DRAW_EVERY = 30  # seconds; drawing takes about one, an epoch of a small network less
