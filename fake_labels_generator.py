@@ -18,7 +18,7 @@ from utils.evaluation_options import add_prediction_options, prediction_options,
 from utils.evaluation_report import report_scans
 from utils.inference import predict
 from utils.metrics import scores
-from utils.options import add_device_options, parse_options
+from utils.options import add_device_options, complete
 from utils.reporting import report_images, warn
 from utils.results import ResultFolder
 from utils.scans import Scan, burden, find_scans, predict_scans
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--truth_path", type=Path, help="true masks, where they are known, to score the labels")
     add_prediction_options(parser)
     add_device_options(parser)
-    args = parse_options(parser)
+    args = complete(parser.parse_args(), parser)
 
     model, preprocessing = load_model(args.model_path, image_size=args.image_size)
     options = prediction_options(args, model)

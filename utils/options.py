@@ -36,11 +36,6 @@ def add_device_options(parser: Parser) -> None:
     )
 
 
-def parse_options(parser: Parser) -> argparse.Namespace:
-    """Parse the options of a script that does not train."""
-    return complete(parser.parse_args(), parser)
-
-
 def complete(args: argparse.Namespace, parser: Parser) -> argparse.Namespace:
     """Fill in what was left out: folders from --data_root, and the device."""
     complete_folders(args)
