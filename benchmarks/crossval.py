@@ -3,6 +3,7 @@
 FLAGS go to the trainer. No epoch is chosen on the slices that are scored: the weights of the last one, or of the best
 on other slices that FLAGS keep for validation, predict them, at their own sizes. Slices that look alike, as
 neighbours in one scan do, are kept in one fold. What is done is not done again; an interrupted fold goes on.
+A --pretrained_model among FLAGS must not have learned labeled slices: some of them are held out here.
 """
 
 import argparse
@@ -32,11 +33,24 @@ from utils.tables import confidence_interval
 ROOT = Path(__file__).parent.parent
 TABLE = "scores.csv"  # of a fold; the last thing that is written there
 THUMBNAIL = 64  # pixels a side
-# Set for each fold; FLAGS that set them might train on the slices that are held out.
-SET_HERE = {"data_root", "train_img_path", "train_msk_path", "semi_img_path", "semi_msk_path", "seed", "save_folder"}
+# What is set here, for each fold; set otherwise, slices that are held out might be learned, or others be scored.
+SET_FOR_TRAINER = {"data_root", "train_img_path", "train_msk_path", "val_img_path", "val_msk_path", "semi_img_path"}
+SET_FOR_TRAINER |= {"semi_msk_path", "seed", "save_folder", "resume"}
+SET_FOR_GENERATOR = {"model_path", "data_root", "Image_dir", "Mask-dir"}
+SET_FOR_TEST = {"pretrained_model", "predictions", "data_root", "test_img_path", "test_msk_path", "img_save_folder"}
+at_work: set[subprocess.Popen] = set()  # scripts that are to end with this one
+
+
+def stop(*_) -> None:
+    """End by a signal, and the scripts with it: a trainer that went on alone would meet the next call's."""
+    for script in at_work.copy():
+        script.terminate()
+    raise KeyboardInterrupt
 
 
 def main() -> None:
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, stop)
     own, flags = split_at_dashes(sys.argv[1:])
     args = parse_options(own, flags)
 
@@ -58,7 +72,7 @@ def main() -> None:
     with ThreadPoolExecutor(args.jobs) as pool:
         in_turn = pool.map if args.jobs > 1 else map  # a pool would begin the next fold after one that failed
         scores = list(in_turn(lambda job: run_fold(args, flags, folds, *job), work))
-    report(args, flags, {f"{seed}": merge(scores, work, seed) for seed in args.seeds})
+    report(args, flags, names, {f"{seed}": merge(scores, work, seed) for seed in args.seeds})
 
 
 def parse_options(own: list[str], flags: list[str]) -> argparse.Namespace:
@@ -99,8 +113,15 @@ def parse_options(own: list[str], flags: list[str]) -> argparse.Namespace:
         parser.error(f"--trained_by {args.trained_by}: trains nothing; leave --teacher {args.teacher} out")
     if (args.label_flags or args.new_network) and not args.teacher:
         parser.error("--label_flags and --new_network: go with --teacher, which makes pseudo masks")
-    if clash := [flag for flag in flags if flag.partition("=")[0].removeprefix("--") in SET_HERE]:
-        parser.error(f"{clash[0]}: is set for each fold; leave it out after -- (data and --seeds go before)")
+    places = [("after --", flags, SET_FOR_TRAINER), ("of --label_flags", args.label_flags.split(), SET_FOR_GENERATOR)]
+    places += [("of --test_flags", args.test_flags.split(), SET_FOR_TEST)]
+    for place, given, set_here in places:
+        if clash := [flag for flag in given if flag.partition("=")[0].removeprefix("--") in set_here]:
+            parser.error(f"{clash[0]}: is set for each fold; leave it out {place} (data and --seeds go before --)")
+    if (args.out / args.name).resolve().parent != args.out.resolve():
+        parser.error(f"{args.name}: is to name a folder in --out; give a plain name")
+    if args.name in (args.teacher, args.trained_by):
+        parser.error(f"{args.name}: can't take its own models; give the new setting a name of its own")
     if wrong := [fold for fold in args.only or () if fold >= args.folds]:
         parser.error(f"--only {wrong[0]}: there are --folds {args.folds}, the first is 0")
     if args.against and not (args.out / args.against / "result.json").exists():
@@ -262,10 +283,15 @@ def call(command: list, log: Path, jobs: int) -> None:
     """Run a script. Raises InputError with its last line if it fails."""
     environment = {**os.environ, **({"OMP_NUM_THREADS": "1"} if jobs > 1 else {})}
     paths = [str(part.resolve() if isinstance(part, Path) else part) for part in command]
-    with log.open("w") as output:
-        code = subprocess.run(
+    with (
+        log.open("w") as output,
+        subprocess.Popen(
             [sys.executable, *paths], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
-        ).returncode
+        ) as script,
+    ):
+        at_work.add(script)
+        code = script.wait()
+        at_work.remove(script)
     if code < 0:
         raise InputError(f"{log}: {command[0]} was ended by {signal.Signals(-code).name}; run this again to go on")
     if code:
@@ -280,26 +306,30 @@ def merge(scores: list[dict[str, float]], work: list[tuple[int, int]], seed: int
     }
 
 
-def report(args: argparse.Namespace, flags: list[str], dice: dict[str, dict[str, float]]) -> None:
-    """Write result.json and print the setting's row: mean over slices and seeds, and the paired difference."""
-    means = [fmean(of_seed.values()) for of_seed in dice.values()]
-    result = {"name": args.name, "flags": flags, "dice": fmean(means), "seeds": dict(zip(dice, means, strict=True))}
-    if len(means) > 1:
-        result["sd_over_seeds"] = stdev(means)
+def report(
+    args: argparse.Namespace, flags: list[str], folds: list[list[str]], dice: dict[str, dict[str, float]]
+) -> None:
+    """Write result.json and print the setting's row: means over slices that all seeds have, paired difference."""
+    ours = per_slice(dice, list(dice))
+    seeds = {seed: fmean(of_seed[image] for image in ours) for seed, of_seed in dice.items()}
+    result = {"name": args.name, "flags": flags, "dice": fmean(ours.values()), "seeds": seeds}
+    result["folds"] = {i: fmean(ours[image] for image in fold) for i, fold in enumerate(folds) if fold[0] in ours}
+    if len(seeds) > 1:
+        result["sd_over_seeds"] = stdev(seeds.values())
     other = args.out / args.against / "result.json"
     if args.against != args.name and other.exists():
         theirs = json.loads(other.read_text())["slices"]
-        seeds = [seed for seed in dice if seed in theirs]
-        result |= paired(per_slice(dice, seeds), per_slice(theirs, seeds), args.against)
+        both = [seed for seed in dice if seed in theirs]
+        result |= paired(per_slice(dice, both), per_slice(theirs, both), args.against)
     result["slices"] = dice
     (args.out / args.name / "result.json").write_text(json.dumps(result, indent=2) + "\n")
-    spread = f" (sd over seeds {result['sd_over_seeds']:.3f})" if len(means) > 1 else ""
+    spread = f" (sd over seeds {result['sd_over_seeds']:.3f})" if len(seeds) > 1 else ""
+    of_folds = ", ".join(f"{mean:.3f}" for mean in result["folds"].values())
     gain = "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**result) if "difference" in result else ""
     source = [f"{option} {name}" for option in ("teacher", "trained_by") if (name := getattr(args, option))]
     source += ["new network"] * args.new_network
-    slices = len({image for of_seed in dice.values() for image in of_seed})
     setting = " ".join([*source, *flags, args.test_flags])
-    print(f"| {args.name} | {setting} | {slices} slices | {result['dice']:.3f}{spread} | {gain} |")
+    print(f"| {args.name} | {setting} | {len(ours)} slices | {result['dice']:.3f}{spread} | {of_folds} | {gain} |")
 
 
 def per_slice(dice: dict[str, dict[str, float]], seeds: list[str]) -> dict[str, float]:

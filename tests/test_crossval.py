@@ -1,14 +1,19 @@
 """Cross-validation: neighbours stay together, what is done is kept, settings are compared slice by slice."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import call_as_process
+from conftest import ROOT, call_as_process
 from PIL import Image
 
-from benchmarks.crossval import alike, paired, per_slice, split_at_dashes, split_in_folds
+from benchmarks.crossval import alike, paired, per_slice, report, split_at_dashes, split_in_folds
 from benchmarks.crossval import call as run_script
 from data.errors import InputError
 from data.files import pair_by_stem
@@ -78,6 +83,11 @@ def test_settings_from_start_to_end(phantom, tmp_path):
     held_out = [pair[0].name for pair in pair_by_stem(phantom / "Train-Image", phantom / "Train-Mask")]
     assert sorted(result["slices"]["0"]) == sorted(held_out)
     assert result["dice"] == pytest.approx(np.mean(list(result["slices"]["0"].values())))
+    fold = [
+        result["slices"]["0"][f"{path.name}"]
+        for path in (tmp_path / "default/seed_0_fold_1/slices/out/image").iterdir()
+    ]
+    assert result["folds"]["1"] == pytest.approx(np.mean(fold)) and len(result["folds"]) == 2
     for fold in range(2):
         trained = {path.stem for path in (tmp_path / "default" / f"seed_0_fold_{fold}/slices/in/image").iterdir()}
         scored = {path.stem for path in (tmp_path / "default" / f"seed_0_fold_{fold}/slices/out/image").iterdir()}
@@ -139,6 +149,11 @@ def test_models_that_are_still_being_trained_are_refused(phantom, tmp_path, call
         (["--folds", 3, "--only", 1, 3], [], "--only 3"),
         ([], ["--seed", 7], "--seed"),
         ([], ["--train_img_path=all"], "--train_img_path"),
+        ([], ["--val_img_path", "all", "--val_msk_path", "all"], "--val_img_path"),
+        ([], ["--resume", "last.pth"], "--resume"),
+        (["--test_flags=--no-tta --test_img_path=all"], [], "--test_img_path=all"),
+        (["--teacher", "default", "--label_flags=--model_path best.pth"], [], "--model_path"),
+        (["--teacher", "new"], [], "its own models"),
     ],
 )
 def test_flags_that_make_no_sense_are_refused(phantom, tmp_path, call, options, flags, named):
@@ -152,6 +167,37 @@ def test_a_killed_training_is_told_by_its_signal(tmp_path):
     script.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(InputError, match="SIGKILL"):
         run_script([script], tmp_path / "log", jobs=1)
+
+
+@pytest.mark.parametrize("name", ["..", "../new", "part/new"])
+def test_a_name_stays_in_the_folder_of_settings(phantom, tmp_path, call, name):
+    code, _, error = call("benchmarks.crossval", name, "--data_root", phantom, "--folds", 2, "--out", tmp_path / "out")
+    assert code == 2 and "give a plain name" in error and not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("ending", "jobs"), [(signal.SIGTERM, 1), (signal.SIGTERM, 2), (signal.SIGINT, 1)])
+def test_no_trainer_goes_on_alone(phantom, tmp_path, ending, jobs):
+    """It would write to the folder of the trainer that the next call begins."""
+    command = [sys.executable, "-m", "benchmarks.crossval", "new", "--data_root", phantom, "--folds", 2, "--alike", 0.9]
+    command += ["--jobs", jobs, "--out", tmp_path, "--", *TINY, "--epoch", 100000]
+    script = subprocess.Popen([f"{part}" for part in command], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "new" / "seed_0_fold_0" / "run" / "log.csv"
+    deadline = time.monotonic() + 120
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    script.send_signal(ending)
+    assert script.wait(60) == 130 and script.stderr.read() == "stopped\n"
+    epochs = log.read_text()
+    time.sleep(3)
+    assert log.read_text() == epochs
+
+
+def test_the_seeds_are_compared_on_the_slices_of_all(tmp_path, capsys):
+    (tmp_path / "new").mkdir()
+    args = Namespace(out=tmp_path, name="new", against="default", teacher=None, trained_by=None, new_network=False)
+    args.test_flags = ""
+    report(args, [], [["a", "b"], ["c"]], {"0": {"a": 0.2, "b": 0.4, "c": 0.9}, "1": {"a": 0.4, "b": 0.6}})
+    assert "| 2 slices | 0.400 (sd over seeds 0.141) | 0.400 |" in capsys.readouterr().out
 
 
 def test_a_name_stands_for_one_setting(phantom, tmp_path, call):

@@ -113,7 +113,13 @@ def add_pseudo_labeled_data_options(parser: Parser) -> None:
 
 def add_training_options(parser: Parser, *, epoch: int, save_folder: str) -> None:
     group = parser.add_argument_group("model and training")
-    group.add_argument("--recipe", choices=list(RECIPES), default="default", help="paper: as published; cpu: small")
+    group.add_argument(
+        "--recipe",
+        choices=list(RECIPES),
+        default="default",
+        help="paper: as published; cpu: small; what a --pretrained_model was made with (network, size, gray levels, "
+        "turns) stays as it was",
+    )
     group.add_argument("--base_channels", type=number(int, 1), default=64, help="width of the first level")
     group.add_argument(
         "--block", choices=["residual", "plain"], default="residual", help="plain: without the paper's shortcuts"
