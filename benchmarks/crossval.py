@@ -34,8 +34,8 @@ ROOT = Path(__file__).parent.parent
 TABLE = "scores.csv"  # of a fold; the last thing that is written there
 THUMBNAIL = 64  # pixels a side
 # What is set here, for each fold; set otherwise, slices that are held out might be learned, or others be scored.
-SET_FOR_TRAINER = {"data_root", "train_img_path", "train_msk_path", "val_img_path", "val_msk_path", "semi_img_path"}
-SET_FOR_TRAINER |= {"semi_msk_path", "seed", "save_folder", "resume"}
+SET_FOR_TRAINER = {"data_root", "train_img_path", "train_msk_path", "val_img_path", "val_msk_path"}
+SET_FOR_TRAINER |= {"semi_img_path", "semi_msk_path", "seed", "save_folder", "resume"}
 SET_FOR_GENERATOR = {"model_path", "data_root", "Image_dir", "Mask-dir"}
 SET_FOR_TEST = {"pretrained_model", "predictions", "data_root", "test_img_path", "test_msk_path", "img_save_folder"}
 at_work: set[subprocess.Popen] = set()  # scripts that are to end with this one
@@ -113,9 +113,11 @@ def parse_options(own: list[str], flags: list[str]) -> argparse.Namespace:
         parser.error(f"--trained_by {args.trained_by}: trains nothing; leave --teacher {args.teacher} out")
     if (args.label_flags or args.new_network) and not args.teacher:
         parser.error("--label_flags and --new_network: go with --teacher, which makes pseudo masks")
-    places = [("after --", flags, SET_FOR_TRAINER), ("of --label_flags", args.label_flags.split(), SET_FOR_GENERATOR)]
-    places += [("of --test_flags", args.test_flags.split(), SET_FOR_TEST)]
-    for place, given, set_here in places:
+    for place, given, set_here in (
+        ("after --", flags, SET_FOR_TRAINER),
+        ("of --label_flags", args.label_flags.split(), SET_FOR_GENERATOR),
+        ("of --test_flags", args.test_flags.split(), SET_FOR_TEST),
+    ):
         if clash := [flag for flag in given if flag.partition("=")[0].removeprefix("--") in set_here]:
             parser.error(f"{clash[0]}: is set for each fold; leave it out {place} (data and --seeds go before --)")
     if (args.out / args.name).resolve().parent != args.out.resolve():
