@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 
+from models.convolution import Conv3x3
+
 
 class ConvBNReLU(nn.Sequential):
     """3x3 convolution, batch norm, ReLU: ``(N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))``."""
@@ -17,7 +19,7 @@ class ConvBNReLU(nn.Sequential):
         super().__init__(
             OrderedDict(
                 # Batch norm subtracts any bias again, so the convolution has none.
-                conv=nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
+                conv=Conv3x3(in_channels, out_channels, stride=stride),
                 bn=nn.BatchNorm2d(out_channels),
                 relu=nn.ReLU(inplace=True),
             )
@@ -37,7 +39,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.shortcut = shortcut
         self.conv1 = ConvBNReLU(channels, channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = Conv3x3(channels, channels)
         self.bn2 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
 
