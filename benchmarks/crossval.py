@@ -21,7 +21,6 @@ from statistics import fmean, stdev
 
 import numpy as np
 from PIL import Image
-from scipy.sparse.csgraph import connected_components
 
 from data.command_line import Parser, number, run
 from data.errors import InputError
@@ -141,6 +140,7 @@ def split_at_dashes(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def alike(images: Sequence[Path], correlation: float) -> list[int]:
     """A number for each image, the same for those that chains of thumbnails link which correlate by more than this."""
+    from scipy.sparse.csgraph import connected_components  # here, as it takes a quarter of a second
 
     def thumbnail(path: Path) -> np.ndarray:
         return np.asarray(read_image(path).resize((THUMBNAIL, THUMBNAIL), Image.LANCZOS), dtype=float).ravel()

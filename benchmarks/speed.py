@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Timing, Work, interleaved, peak_memory, ratio
 from benchmarks.reference import DecodedAtEveryAccess, LoopRanger, PlainUNet, ReferenceUNet, UnfoldedCARAFE
@@ -416,6 +415,8 @@ def share_of_ceiling(flop: float, work: Timing, ceiling: Timing, args: argparse.
 
 def convolution_flop(model: nn.Module, args: argparse.Namespace) -> int:
     """Floating-point operations of a slice's forward pass; in ours, convolutions are 99.7 % of them."""
+    from torch.utils.flop_counter import FlopCounterMode  # here, as it imports Triton
+
     image = torch.rand(1, 1, args.image_size, args.image_size, device=next(model.parameters()).device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(image)

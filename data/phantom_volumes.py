@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from tqdm import tqdm
 
 from data.anatomy import draw_chest, sample_patient
 from data.lesions import add_lesion
 from data.scanner import expose, sample_scanner
-from data.volumes import Geometry, write_like
+from data.volumes import Geometry, itk, write_like
 from data.window import LUNG
 
 # How the axes of volume 0, 1, 2, ... lie; the last one is turned by a few degrees about all three axes.
@@ -50,6 +49,7 @@ def geometry(orientation: str, slices: int, size: int, field: float = 380, heigh
 
     field: side of the field of view, and height: of all slices, in mm.
     """
+    sitk = itk()
     frame = sitk.Image(size, size, slices, sitk.sitkUInt8)
     frame.SetSpacing((field / size, field / size, height / slices))
     frame.SetOrigin((-190.0, -170.0, -1200.0))
@@ -88,6 +88,7 @@ def write_volumes(out: Path, count: int, size: int, slices: int, seed: int) -> N
 
 def write_series(hu: np.ndarray, place: Geometry, folder: Path) -> None:
     """Write axial slices (slices, size, size) in HU as a DICOM series, a file a slice, in no order of their names."""
+    sitk = itk()
     folder.mkdir(parents=True)
     image = sitk.GetImageFromArray(hu)
     image.SetSpacing(place.spacing)

@@ -7,7 +7,6 @@ import numpy as np
 from PIL import Image
 
 from data.errors import FileError
-from data.lungs import box, find_body, find_lungs
 from data.volumes import read_labels, read_scan
 from data.window import Window
 
@@ -33,6 +32,8 @@ def write_case(
 
     Raises FileError if the scan or its mask can't be used, or a slice can't be saved; then none of them is left.
     """
+    from data.lungs import box, find_body, find_lungs  # here, as SciPy takes a quarter of a second
+
     volume = read_scan(scan)
     lesions = read_labels(mask, volume, scan) if mask else None
     # Without a mask, --keep lesion keeps what --keep lung does.

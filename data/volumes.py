@@ -9,18 +9,31 @@ import errno
 import gzip
 import zlib
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 
 from data.errors import FileError
 from data.files import SCAN_SUFFIXES, SUFFIXES
 from data.window import LUNG
 
-sitk.ProcessObject.SetGlobalWarningDisplay(False)  # it warns of every folder without DICOM
+if TYPE_CHECKING:
+    import SimpleITK
 
 OUR_ORIENTATION = "LPS"  # columns run to the patient's left, rows to the back (posterior), slices up (superior)
+
+
+@cache
+def itk() -> ModuleType:
+    """SimpleITK, not imported before there is a volume: slices need neither the package nor the time it takes."""
+    import SimpleITK
+
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # it warns of every folder without DICOM
+    return SimpleITK
 
 
 @dataclass(frozen=True)
@@ -33,13 +46,13 @@ class Geometry:
     direction: tuple[float, ...]
 
     @classmethod
-    def of(cls, image: sitk.Image) -> "Geometry":
+    def of(cls, image: "SimpleITK.Image") -> "Geometry":
         return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
     @property
     def orientation(self) -> str:
         """The three letters of the nearest body axes, such as LPS or RAS."""
-        return sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(self.direction)
+        return itk().DICOMOrientImageFilter.GetOrientationFromDirectionCosines(self.direction)
 
     @property
     def voxel_ml(self) -> float:
@@ -75,9 +88,12 @@ class Volume:
 def is_volume(path: Path) -> bool:
     """Whether a path is a volume: a file of one of SCAN_SUFFIXES, or a folder of DICOM slices."""
     if path.is_dir():
-        if all(file.suffix.lower() in SUFFIXES for file in path.iterdir()):  # GDCM would read every slice to find out
+        of_slices = [file.suffix.lower() in SUFFIXES for file in path.iterdir() if file.is_file()]
+        if all(of_slices):  # GDCM would read every slice to find out
             return False
-        return bool(sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path)))
+        if any(of_slices) and not find_spec("SimpleITK"):  # other files beside slices need no package to be ignored
+            return False
+        return bool(itk().ImageSeriesReader.GetGDCMSeriesIDs(str(path)))
     return path.name.lower().endswith(SCAN_SUFFIXES)
 
 
@@ -117,6 +133,7 @@ def read_labels(path: Path, scan: Volume, scan_path: Path) -> np.ndarray:
 
 def write_like(slices: np.ndarray, geometry: Geometry, path: Path) -> None:
     """Write axial slices ``(S, H, W)`` as a volume of exactly this geometry. Raises OSError if it can't be written."""
+    sitk = itk()
     # An empty image of the file's geometry says where our orientation puts it; only its pixels are ours.
     frame = sitk.Image(geometry.size, sitk.sitkUInt8)
     frame.SetSpacing(geometry.spacing)
@@ -137,14 +154,15 @@ def write_like(slices: np.ndarray, geometry: Geometry, path: Path) -> None:
 
 
 def _read(path: Path) -> Volume:
+    sitk = itk()
     image, note = _read_series(path) if path.is_dir() else (_read_file(path), "")
     oriented = sitk.DICOMOrient(image, OUR_ORIENTATION)
     return Volume(sitk.GetArrayFromImage(oriented), Geometry.of(image), note)
 
 
-def _read_file(path: Path) -> sitk.Image:
+def _read_file(path: Path) -> "SimpleITK.Image":
     try:
-        reader = sitk.ImageFileReader()
+        reader = itk().ImageFileReader()
         reader.SetFileName(str(path))
         reader.ReadImageInformation()
         size = reader.GetSize()
@@ -161,7 +179,7 @@ def _read_file(path: Path) -> sitk.Image:
     return image[..., 0] if image.GetDimension() == 4 else image
 
 
-def _check_nifti(path: Path, reader: sitk.ImageFileReader) -> None:
+def _check_nifti(path: Path, reader: "SimpleITK.ImageFileReader") -> None:
     """Stop at what ITK lets pass: a truncated file, and voxels that are NaN, which it reads as 0."""
     voxels = int(np.prod(reader.GetSize()))
     missing = voxels * int(reader.GetMetaData("bitpix")) // 8
@@ -183,8 +201,9 @@ def _stop_unless_finite(path: Path, voxels: np.ndarray) -> None:
         raise FileError(path, "holds voxels that are NaN or infinite", "export it again")
 
 
-def _read_series(folder: Path) -> tuple[sitk.Image, str]:
+def _read_series(folder: Path) -> tuple["SimpleITK.Image", str]:
     """The image, and a note if it is no CT or the gantry was tilted."""
+    sitk = itk()
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if len(series) != 1:
         found = f"{len(series)} DICOM series" if series else "no DICOM series"
@@ -201,7 +220,7 @@ def _check_series(folder: Path, names: tuple[str, ...]) -> str:
     """Stop at a gap between slices; a note if the series is no CT, or the gantry was tilted."""
     origins, modality = [], ""
     for name in names:
-        reader = sitk.ImageFileReader()
+        reader = itk().ImageFileReader()
         reader.SetFileName(name)
         reader.ReadImageInformation()
         normal = np.array(reader.GetDirection()).reshape(3, 3)[:, 2]

@@ -20,6 +20,14 @@ SMALL = ("--base_channels", 4, "--image_size", 48, "--epoch", 3)
 VALIDATED = ("--val_fraction", 0.2)
 
 
+def test_packages_are_imported_where_they_are_used():
+    heavy = {"SimpleITK", "matplotlib", "monai", "py_sod_metrics", "scipy", "tensorboard", "torchvision"}
+    scripts = "test, supervised_train, semi_supervised_train, fake_labels_generator"
+    done = call_as_process("-c", f"import sys, {scripts}; print(*sys.modules)")
+    loaded = set(done.stdout.split())
+    assert "utils.training" in loaded and not heavy & loaded
+
+
 @pytest.fixture(scope="module")
 def chain(phantom, tmp_path_factory):
     """The folder in which the four scripts have run, with what each of them printed."""

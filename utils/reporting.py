@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from data.files import IGNORE
@@ -61,6 +60,8 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, *, epochs_done: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # here, as only training writes events
+
         self.folder = folder
         log = folder / "log.csv"
         kept = log.read_text().splitlines(keepends=True)[: epochs_done + 1] if epochs_done and log.exists() else []
