@@ -1,6 +1,7 @@
 """Scans in any orientation: every voxel keeps its value and finds its way back."""
 
 import shutil
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ from conftest import DEPTH, SHARED, SIZE, drawn
 from data.errors import FileError
 from data.files import case_of
 from data.phantom_volumes import ORIENTATIONS, draw_volume, geometry
-from data.volumes import Geometry, is_volume, read_labels, read_scan, write_like
+from data.volumes import Geometry, is_volume, itk, read_labels, read_scan, write_like
 from data.window import LUNG, Window, window
 
 
@@ -230,3 +231,15 @@ def test_lesions_of_a_phantom_scan_go_on_from_slice_to_slice():
     assert np.median(overlap) > 0.5
     again, _ = draw_volume(np.random.default_rng([0, 3, 0]), 64, 24)
     assert np.array_equal(hu, again)
+
+
+def test_only_volumes_need_simpleitk(scans, phantom, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    itk.cache_clear()
+    shutil.copy(phantom / "Test-Image" / "phantom_0000.png", tmp_path)
+    (tmp_path / "notes.txt").touch()
+    assert not is_volume(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="SimpleITK"):
+        is_volume(scans / "DICOM" / "0000")
+    with pytest.raises(ModuleNotFoundError, match="SimpleITK"):
+        read_scan(sorted((scans / "COVID-19-20").glob("*_ct.nii.gz"))[0])
