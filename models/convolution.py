@@ -19,7 +19,8 @@ class Conv3x3(nn.Conv2d):
         super().__init__(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.in_channels >= FEW_CHANNELS and self.weight.requires_grad and _gains(x):
+        trains = self.weight.requires_grad and self.bias is None  # batch norm folded in leaves a bias
+        if trains and self.in_channels >= FEW_CHANNELS and _gains(x):
             return _ByTaps.apply(x, self.weight, self.stride[0])
         return super().forward(x)
 
