@@ -1,0 +1,1 @@
+"""Time and memory against the published computation: ``python -m benchmarks.speed``."""

@@ -1,0 +1,66 @@
+"""Time and memory of CARes-UNet against the published computation, side by side: ``python -m benchmarks.speed``.
+
+Writes speed.json and speed.md, a table for benchmarks/RESULTS.md. Nothing else should run on the machine meanwhile.
+"""
+
+import time
+from pathlib import Path
+
+from benchmarks.measure import interleaved
+from benchmarks.speed.carafe import measure_carafe
+from benchmarks.speed.machine import describe_machine
+from benchmarks.speed.network import (
+    TRAINING,
+    build_inference,
+    measure_context,
+    measure_inference,
+    measure_optimizer,
+    measure_training,
+)
+from benchmarks.speed.report import Report
+from benchmarks.speed.slices import measure_loading, measure_test
+from data.command_line import Parser, number, run
+from utils.options import add_device_options, complete
+from utils.results import prepare_folder
+
+PARTS = {
+    "carafe": measure_carafe,
+    "inference": measure_inference,
+    "training": measure_training,
+    "optimizer": measure_optimizer,
+    "loading": measure_loading,
+    "test": measure_test,
+    "context": measure_context,
+}
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
+    parser.add_argument("--base_channels", type=number(int, 1), default=64, help="width of the networks")
+    parser.add_argument("--image_size", type=number(int, 32), default=256, help="side of the slices, a multiple of 16")
+    parser.add_argument("--batchsize", type=number(int, 2), default=4, help="slices of a training step, an even number")
+    parser.add_argument("--rounds", type=number(int, 1), default=5, help="times that each piece of work is timed")
+    parser.add_argument("--save_folder", type=Path, default=Path("runs/speed"), help="for speed.json and speed.md")
+    add_device_options(parser)
+    parser.set_defaults(**TRAINING)
+    args = complete(parser.parse_args(), parser)
+    if args.image_size % 16 or args.batchsize % 2:
+        parser.error("--image_size, --batchsize: give a multiple of 16, and an even number")
+    prepare_folder(args.save_folder)
+    print(f"machine     {describe_machine(args.device)}")
+
+    report = Report(args)
+    forward = interleaved({"forward": build_inference("reference", args)}, rounds=1, device=args.device)[
+        "forward"
+    ].median
+    print("forward", forward)
+    for name in PARTS:
+        if name in args.parts:
+            t = time.time()
+            PARTS[name](report, args)
+            print("TIME", name, time.time() - t, (time.time() - t) / forward)
+
+
+if __name__ == "__main__":
+    run(main)

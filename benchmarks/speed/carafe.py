@@ -1,0 +1,99 @@
+"""CARAFE against its definition, and its reassembly against the time that memory needs."""
+
+import argparse
+
+import torch
+
+from benchmarks.measure import Work, interleaved, peak_memory
+from benchmarks.reference import UnfoldedCARAFE
+from benchmarks.speed.ceiling import element_type
+from benchmarks.speed.report import Report
+from models.carafe import CARAFE
+from models.reassembly import reassemble
+from utils.precision import autocast, choose_precision
+
+CARAFE_STAGES = (16, 8, 4, 2)  # input channels over the network's width, which is also how much smaller the map is
+
+
+def measure_carafe(report: Report, args: argparse.Namespace) -> None:
+    _measure_against_definition(report, args)
+    _measure_against_memory(report, args)
+
+
+def _measure_against_definition(report: Report, args: argparse.Namespace) -> None:
+    """The four upsamplings of the network: each forward and backward, then all of them."""
+    rounds, device = args.rounds, args.device
+    for backward in (True, False):
+        stages = [[share] for share in CARAFE_STAGES] if backward else []
+        for shares in [*stages, CARAFE_STAGES]:
+            builds = [(reference, shares, backward, args) for reference in (True, False)]
+            memory = (
+                tuple(peak_memory(build_carafe, *build, device=device) for build in builds)
+                if backward
+                else (None, None)
+            )
+            works = dict(zip(["reference", "ours"], (build_carafe(*build) for build in builds), strict=True))
+            timings = interleaved(works, rounds=3 * rounds, device=device)
+            channels = [share * args.base_channels for share in shares]
+            which = f"{channels[0]} channels" if len(shares) == 1 else "all four stages"
+            name = f"CARAFE, {which}, forward" + (" + backward" if backward else "")
+            report.add(name, *timings.values(), memory=memory)
+
+
+def build_carafe(reference: bool, shares: list[int], backward: bool, args: argparse.Namespace) -> Work:
+    """One slice through the upsamplings whose input has ``shares`` times the network's width."""
+    carafe = UnfoldedCARAFE if reference else CARAFE
+    modules, inputs, grads = [], [], []
+    for share in shares:
+        channels, side = share * args.base_channels, args.image_size // share
+        module = carafe(channels, channels // 2).to(args.device)
+        x = torch.randn(1, channels, side, side, device=args.device)
+        grad = torch.randn(1, channels // 2, 2 * side, 2 * side, device=args.device)
+        if not reference:
+            module, x, grad = (part.to(memory_format=torch.channels_last) for part in (module, x, grad))
+        modules.append(module)
+        inputs.append(x.requires_grad_(backward))
+        grads.append(grad)
+    precision = "off" if reference else choose_precision(args)
+
+    def work() -> None:
+        with torch.set_grad_enabled(backward):
+            for module, x, grad in zip(modules, inputs, grads, strict=True):
+                with autocast(args.device, precision):
+                    out = module(x)
+                if backward:
+                    out.backward(grad.to(out.dtype))
+                    x.grad = None
+
+    return work
+
+
+def _measure_against_memory(report: Report, args: argparse.Namespace) -> None:
+    """The reassembly alone against the time that memory needs to read its inputs and write its results once."""
+    kind = element_type(args)
+    many = torch.zeros(2**28 if args.device.type == "cuda" else 2**24, device=args.device)
+    copied = torch.empty_like(many)
+    for share in CARAFE_STAGES:
+        channels, side = share // 2 * args.base_channels, args.image_size // share
+        shapes = {"x": (channels, side), "logits": (100, side), "grad": (channels, 2 * side)}
+        x, logits, grad = (
+            torch.randn(args.batchsize, c, s, s, device=args.device, dtype=kind).to(memory_format=torch.channels_last)
+            for c, s in shapes.values()
+        )
+        x.requires_grad_()
+        logits.requires_grad_()
+        works = {
+            "forward": torch.no_grad()(lambda x=x, logits=logits: reassemble(x, logits, scale=2)),
+            "both": lambda x=x, logits=logits, grad=grad: torch.autograd.grad(
+                reassemble(x, logits, scale=2), (x, logits), grad
+            ),
+            "copy": lambda: copied.copy_(many),
+        }
+        timings = interleaved(works, rounds=4 * args.rounds, device=args.device, warm_up=3)
+        bandwidth = 2 * many.nbytes / timings["copy"].median
+        moved = x.nbytes + logits.nbytes + grad.nbytes  # the result is of the gradient's size
+        for name, number_of_bytes in (("forward", moved), ("both", moved + moved + x.nbytes + logits.nbytes)):
+            times = timings[name].median / (number_of_bytes / bandwidth)
+            note = f"{number_of_bytes / 1e6:.3g} MB: {times:.1f} times a copy's time at {bandwidth / 1e9:,.0f} GB/s"
+            title = f"reassembly of {channels} channels, {args.batchsize} slices, forward"
+            report.add(title + (" + backward" if name == "both" else ""), None, timings[name], note=note)

@@ -1,0 +1,170 @@
+"""The whole network: predicting, training steps, the optimizer's step, and other networks for scale."""
+
+import argparse
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.measure import Work, interleaved, peak_memory, ratio
+from benchmarks.reference import LoopRanger, PlainUNet, ReferenceUNet
+from benchmarks.speed.ceiling import build_ceiling, convolution_flop, share_of_ceiling
+from benchmarks.speed.report import Report
+from models import build_model
+from models.blocks import fold_batch_norm
+from utils.losses import segmentation_loss
+from utils.optimization import Training
+from utils.precision import autocast, choose_precision
+from utils.ranger import Ranger
+
+TRAINING = {
+    "epoch": 100,
+    "optimizer_type": "ranger",
+    "lr": 5e-3,
+    "weight_decay": 0.0,
+    "lr_schedule": "flat_cosine",
+    "clip_grad": 1.0,
+    "lesion_margin": 0.0,
+    "dice_over": "batch",
+    "ema_decay": 0.99,
+    "accumulate": 1,
+    "checkpoint_activations": False,
+    "compile": False,
+}
+
+
+def measure_inference(report: Report, args: argparse.Namespace) -> None:
+    works = {
+        "reference": build_inference("reference", args),
+        "ours": build_inference("ours", args),
+        "ceiling": build_ceiling(args),
+    }
+    timings = interleaved(works, rounds=2 * args.rounds, device=args.device)
+    memory = tuple(peak_memory(build_inference, who, args, device=args.device) for who in ("reference", "ours"))
+    batch = inference_batch(args)
+    flop = batch * convolution_flop(build_model("cares_unet", base_channels=args.base_channels), args)
+    note = share_of_ceiling(flop, timings["ours"], timings["ceiling"], args)
+    name = "inference, one slice" if batch == 1 else f"inference, {batch} slices"
+    report.add(name, timings["reference"], timings["ours"], memory=memory, note=note)
+
+
+def inference_batch(args: argparse.Namespace) -> int:
+    return 8 if args.device.type == "cuda" else 1  # a CPU gains nothing from larger ones
+
+
+def build_inference(who: str, args: argparse.Namespace) -> Work:
+    """A forward pass in eval mode by one of ``NETWORKS``: ours as test.py does it, the others in float32."""
+    model = build_network(who, args).eval()
+    model = fold_batch_norm(model) if who == "ours" else model
+    precision = choose_precision(args) if who == "ours" else "off"
+    x = torch.rand(inference_batch(args), 1, args.image_size, args.image_size, device=args.device)
+
+    @torch.inference_mode()
+    def work() -> None:
+        with autocast(args.device, precision):
+            model(x)
+
+    return work
+
+
+def build_network(who: str, args: argparse.Namespace) -> nn.Module:
+    torch.manual_seed(0)
+    return NETWORKS[who](args.base_channels).to(args.device)
+
+
+def unet_resnet34(base_channels: int) -> nn.Module:
+    """UNet-resnet34 of segmentation_models_pytorch, at its own width; ModuleNotFoundError without that library."""
+    import segmentation_models_pytorch as smp
+
+    return smp.Unet("resnet34", encoder_weights=None, in_channels=1, classes=2)
+
+
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    "reference": ReferenceUNet,
+    "ours": lambda width: build_model("cares_unet", base_channels=width),
+    "plain UNet": PlainUNet,
+    "UNet-resnet34": unet_resnet34,
+}
+
+
+def measure_training(report: Report, args: argparse.Namespace) -> None:
+    """A step on a batch: forward, loss, backward, optimizer and, in ours, averaged weights."""
+    variants = {"ours": {}, "checkpointed": {"checkpoint_activations": True}, "in two parts": {"accumulate": 2}}
+    if args.device.type == "cuda":
+        variants["compiled"] = {"compile": True}
+    works = {"reference": build_reference_step("reference", args)}
+    works |= {name: build_step(args, options) for name, options in variants.items()}
+    works["ceiling"] = build_ceiling(args)
+    timings = interleaved(works, rounds=args.rounds, device=args.device, warm_up=2)
+    del works
+    theirs = peak_memory(build_reference_step, "reference", args, device=args.device)
+    # The backward pass takes twice the forward pass's work: gradients of inputs and of weights.
+    flop = 3 * args.batchsize * convolution_flop(build_model("cares_unet", base_channels=args.base_channels), args)
+    for name, options in variants.items():
+        memory = (theirs, peak_memory(build_step, args, options, device=args.device))
+        flags = "".join(
+            f", --{option}" + (f" {value}" if value is not True else "") for option, value in options.items()
+        )
+        note = share_of_ceiling(flop, timings[name], timings["ceiling"], args)
+        title = f"training step, {args.batchsize} slices{flags}"
+        report.add(title, timings["reference"], timings[name], memory=memory, note=note)
+
+
+def build_step(args: argparse.Namespace, options: dict) -> Work:
+    model = build_network("ours", args).train()
+    training = Training(model, argparse.Namespace(**vars(args) | options), steps_per_epoch=10)
+    batch = random_batch(args)
+    return lambda: training.step(*batch)
+
+
+def build_reference_step(who: str, args: argparse.Namespace) -> Work:
+    model = build_network(who, args).train()
+    optimizer = LoopRanger(model.parameters(), lr=args.lr)
+    images, masks = random_batch(args)
+
+    def work() -> None:
+        optimizer.zero_grad()
+        segmentation_loss(model(images), masks).backward()
+        optimizer.step()
+
+    return work
+
+
+def random_batch(args: argparse.Namespace) -> tuple[Tensor, Tensor]:
+    images = torch.rand(args.batchsize, 1, args.image_size, args.image_size, device=args.device)
+    return images, (images[:, 0] > 0.9).long()
+
+
+def measure_optimizer(report: Report, args: argparse.Namespace) -> None:
+    def build(optimizer: Callable) -> Work:
+        model = build_network("ours", args)
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        return optimizer(model.parameters(), lr=1e-3).step
+
+    works = {
+        "reference": build(LoopRanger),
+        "ours": build(Ranger),
+        "adamw": build(lambda *given, **options: torch.optim.AdamW(*given, **options, foreach=True)),
+    }
+    timings = interleaved(works, rounds=6 * args.rounds, device=args.device, warm_up=8)
+    over_adamw, low, high = ratio(timings["ours"], timings["adamw"])
+    note = f"{over_adamw:.2f} times AdamW(foreach=True) ({low:.2f} to {high:.2f})"
+    report.add("optimizer step, Ranger", timings["reference"], timings["ours"], note=note)
+
+
+def measure_context(report: Report, args: argparse.Namespace) -> None:
+    """Other networks in float32 with the plain optimizer, for scale."""
+    for who in ("plain UNet", "UNet-resnet34"):
+        if who == "UNet-resnet34" and not find_spec("segmentation_models_pytorch"):
+            print(f"{who}: left out; pip install segmentation-models-pytorch")
+            continue
+        model = build_network(who, args)
+        millions, flop = sum(p.numel() for p in model.parameters()) / 1e6, convolution_flop(model, args)
+        note = f"{millions:.1f} M parameters, {flop / 1e9:.0f} GFLOP a slice"
+        works = {"inference": build_inference(who, args), "training": build_reference_step(who, args)}
+        timings = interleaved(works, rounds=args.rounds, device=args.device)
+        memory = peak_memory(build_reference_step, who, args, device=args.device)
+        report.add(f"{who}: inference", None, timings["inference"], note=note)
+        report.add(f"{who}: training step", None, timings["training"], memory=(None, memory))
