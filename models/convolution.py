@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 STRIP_BYTES = 2 << 20  # of features and gradients: what a core keeps in its own cache, or near it
-FEW_CHANNELS = 8  # with fewer, the matrices are too thin
+# In a smaller layer, oneDNN finds all it needs in the cache, or the matrices are too thin.
+LEAST_CHANNELS, LEAST_PRODUCTS = 32, 2**25
 
 
 class Conv3x3(nn.Conv2d):
@@ -19,15 +20,18 @@ class Conv3x3(nn.Conv2d):
         super().__init__(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        trains = self.weight.requires_grad and self.bias is None  # batch norm folded in leaves a bias
-        if trains and self.in_channels >= FEW_CHANNELS and _gains(x):
+        if self.bias is None and _gains(x, self.weight, self.stride[0]):  # batch norm folded in leaves a bias
             return _ByTaps.apply(x, self.weight, self.stride[0])
         return super().forward(x)
 
 
-def _gains(x: Tensor) -> bool:
+def _gains(x: Tensor, weight: Tensor, stride: int) -> bool:
+    pixels = x.numel() // x.shape[1] // stride**2
     return (
-        x.device.type == "cpu"
+        min(weight.shape[:2]) >= LEAST_CHANNELS
+        and pixels * weight[..., 0, 0].numel() >= LEAST_PRODUCTS
+        and weight.requires_grad
+        and x.device.type == "cpu"
         and x.dtype == torch.float32
         and x.is_contiguous(memory_format=torch.channels_last)
         and torch.is_grad_enabled()

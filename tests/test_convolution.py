@@ -11,8 +11,10 @@ from models.convolution import Conv3x3, weight_gradient
 
 @pytest.fixture
 def by_taps(monkeypatch):
-    """As on a CPU with AVX2 but no AVX-512."""
+    """As on a CPU with AVX2 but no AVX-512, and for small layers, too."""
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr(convolution, "LEAST_PRODUCTS", 1)
+    monkeypatch.setattr(convolution, "LEAST_CHANNELS", 8)
 
 
 @pytest.mark.parametrize("strip_bytes", [1, 2000, convolution.STRIP_BYTES])
@@ -52,6 +54,10 @@ def test_only_where_it_gains(by_taps, monkeypatch):
     with torch.autocast("cpu", torch.bfloat16):
         assert conv(x.contiguous(**last)).dtype == torch.bfloat16
     assert "ByTaps" not in Conv3x3(1, 8)(torch.randn(2, 1, 9, 12).contiguous(**last)).grad_fn.name()
+    assert "ByTaps" in conv(x.contiguous(**last)).grad_fn.name()
+    monkeypatch.setattr(convolution, "LEAST_PRODUCTS", 2 * 9 * 12 * 16 * 8 + 1)
+    assert "ByTaps" not in conv(x.contiguous(**last)).grad_fn.name()
+    monkeypatch.setattr(convolution, "LEAST_PRODUCTS", 2 * 9 * 12 * 16 * 8)
     assert "ByTaps" in conv(x.contiguous(**last)).grad_fn.name()
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert "ByTaps" not in conv(x.contiguous(**last)).grad_fn.name()
