@@ -4,8 +4,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from torch.utils.data import DataLoader, Dataset
@@ -23,31 +22,31 @@ ROOT = Path(__file__).parent.parent.parent
 SLICES = 48  # as many as COVID-SemiSeg has for testing
 
 
-@contextmanager
-def phantom_slices() -> Iterator[Path]:
-    """A folder of labeled and test slices, gone afterwards."""
-    with tempfile.TemporaryDirectory() as folder:
-        counts = ["--labeled", SLICES, "--unlabeled", 0, "--test", SLICES, "--size", 400]
-        call("-m", "data.phantom", "--out", Path(folder) / "data", *counts)
-        yield Path(folder) / "data"
+@cache
+def phantom_slices() -> tempfile.TemporaryDirectory:
+    """A folder of labeled and test slices, drawn once, gone at the end."""
+    folder = tempfile.TemporaryDirectory()
+    counts = ["--labeled", SLICES, "--unlabeled", 0, "--test", SLICES, "--size", 400]
+    call("-m", "data.phantom", "--out", folder.name, *counts)
+    return folder
 
 
 def measure_loading(report: Report, args: argparse.Namespace) -> None:
-    with phantom_slices() as folder:
-        pairs = pair_by_stem(folder / "Train-Image", folder / "Train-Mask")
+    folder = Path(phantom_slices().name)
+    pairs = pair_by_stem(folder / "Train-Image", folder / "Train-Mask")
 
-        def one_pass(slices: Dataset) -> None:
-            for _ in DataLoader(slices, batch_size=args.batchsize):
-                pass
+    def one_pass(slices: Dataset) -> None:
+        for _ in DataLoader(slices, batch_size=args.batchsize):
+            pass
 
-        reference = DecodedAtEveryAccess(pairs, args.image_size)
-        decoded = LesionSlices(pairs, image_size=args.image_size)
-        works = {
-            "reference": lambda: one_pass(reference),
-            "first": lambda: one_pass(LesionSlices(pairs, image_size=args.image_size)),
-            "after": lambda: one_pass(decoded),
-        }
-        timings = interleaved(works, rounds=2 * args.rounds, device=args.device)
+    reference = DecodedAtEveryAccess(pairs, args.image_size)
+    decoded = LesionSlices(pairs, image_size=args.image_size)
+    works = {
+        "reference": lambda: one_pass(reference),
+        "first": lambda: one_pass(LesionSlices(pairs, image_size=args.image_size)),
+        "after": lambda: one_pass(decoded),
+    }
+    timings = interleaved(works, rounds=2 * args.rounds, device=args.device)
     report.add(f"loading {SLICES} slices, first epoch", timings["reference"], timings["first"])
     report.add(f"loading {SLICES} slices, every later epoch", timings["reference"], timings["after"])
     batch = random_batch(args)
@@ -57,21 +56,21 @@ def measure_loading(report: Report, args: argparse.Namespace) -> None:
 
 def measure_test(report: Report, args: argparse.Namespace) -> None:
     """test.py from the command line to the last mask."""
-    with phantom_slices() as folder:
-        model = build_network("ours", args)
-        preprocessing = {"image_size": args.image_size}
-        rest = {"epoch": 0, "best_score": -1.0, "run": {}}
-        content = {"model": model.config, "preprocessing": preprocessing, "weights": model.state_dict(), **rest}
-        save_checkpoint(folder / "model.pth", content)
-        del model, content
-        model, images, published, ours = (folder / name for name in ("model.pth", "Test-Image", "published", "ours"))
-        published.mkdir()
-        options = ["--test_img_path", images, "--img_save_folder", ours, "--device", args.device, "--amp", args.amp]
-        works = {
-            "reference": lambda: call("-m", "benchmarks.reference", model, images, published, args.device),
-            "ours": lambda: call("test.py", "--pretrained_model", model, *options),
-        }
-        timings = interleaved(works, rounds=(args.rounds + 1) // 2, device=args.device, warm_up=0)
+    folder = Path(phantom_slices().name)
+    model = build_network("ours", args)
+    preprocessing = {"image_size": args.image_size}
+    rest = {"epoch": 0, "best_score": -1.0, "run": {}}
+    content = {"model": model.config, "preprocessing": preprocessing, "weights": model.state_dict(), **rest}
+    save_checkpoint(folder / "model.pth", content)
+    del model, content
+    model, images, published, ours = (folder / name for name in ("model.pth", "Test-Image", "published", "ours"))
+    published.mkdir()
+    options = ["--test_img_path", images, "--img_save_folder", ours, "--device", args.device, "--amp", args.amp]
+    works = {
+        "reference": lambda: call("-m", "benchmarks.reference", model, images, published, args.device),
+        "ours": lambda: call("test.py", "--pretrained_model", model, *options),
+    }
+    timings = interleaved(works, rounds=(args.rounds + 1) // 2, device=args.device, warm_up=0)
     report.add(f"test.py on {SLICES} slices, start to end", *timings.values())
 
 
