@@ -240,7 +240,7 @@ def test_resume_needs_the_last_checkpoint_of_the_same_script(call, data, trained
             ["--accumulate 2", "one pixel"],
         ),
         ("supervised_train", ["--compile", "--checkpoint_activations"], ["--compile", "together"]),
-        ("supervised_train", ["--amp", "fp16", "--device", "cpu"], ["--amp fp16", "needs a GPU"]),
+        ("supervised_train", ["--amp", "fp16", "--device", "cpu"], ["--amp fp16", "needs a CUDA GPU"]),
         ("semi_supervised_train", ["--batchsize", 22], ["--batchsize 22", "fewer"]),
         ("supervised_train", ["--lr", 0], ["--lr", "above 0"]),
         ("supervised_train", ["--val_fraction", 1], ["--val_fraction", "at most 0.9"]),
@@ -250,6 +250,10 @@ def test_resume_needs_the_last_checkpoint_of_the_same_script(call, data, trained
         ("supervised_train", ["--epochs", 3], ["--epochs"]),
         ("supervised_train", ["--seed", 2**64], ["--seed", "at most"]),
         ("supervised_train", ["--device", "meta"], ["--device meta"]),
+        pytest.param(
+            *("supervised_train", ["--device", "mps"], ["--device mps"]),
+            marks=pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine has one"),
+        ),
         ("supervised_train", ["--batchsize", 1, "--image_size", 16], ["--batchsize 1", "--image_size"]),
     ],
 )

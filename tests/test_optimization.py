@@ -7,11 +7,14 @@ import shutil
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from data.errors import InputError
 from data.transforms import augment
 from models import build_model
 from utils.losses import segmentation_loss
 from utils.optimization import Training
+from utils.precision import choose_precision
 
 OPTIONS = {
     "device": torch.device("cuda" if torch.cuda.is_available() else "cpu"),
@@ -174,3 +177,40 @@ def test_a_step_never_waits_for_the_gpu(start, batch, amp):
     with Waits([]) as waits:
         training.step(*batch).item()
     assert "aten._local_scalar_dense.default" in waits.seen
+
+
+class Doubles(TorchDispatchMode):
+    """Notes the operations that make float64 tensors, which a Mac's GPU lacks."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if any(isinstance(t, torch.Tensor) and t.dtype == torch.float64 for t in tree_leaves(result)):
+            self.seen.append(str(func))
+        return result
+
+
+def test_a_step_and_a_prediction_need_no_float64(start, batch):
+    training = start(lesion_margin=1.0)
+    with Doubles() as doubles:
+        training.step(*augment(*batch))
+        training.average_logits(batch[0])
+    assert not doubles.seen
+    with doubles:
+        torch.zeros(1, dtype=torch.float64)
+    assert doubles.seen
+
+
+@pytest.mark.parametrize(
+    ("amp", "expected"), [("auto", "off"), ("off", "off"), ("bf16", "--amp bf16"), ("fp16", "--amp fp16")]
+)
+def test_a_macs_gpu_computes_in_float32(amp, expected):
+    args = argparse.Namespace(amp=amp, device=torch.device("mps"))
+    if expected == "off":
+        assert choose_precision(args) == "off"
+    else:
+        with pytest.raises(InputError, match=expected):
+            choose_precision(args)

@@ -130,6 +130,8 @@ class Training:
         random = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.device)
+        if self.device.type == "mps":
+            random["mps"] = torch.mps.get_rng_state()
         return {
             **{name: part.state_dict() for name, part in self._parts().items()},
             "random": random,
@@ -144,6 +146,8 @@ class Training:
         torch.set_rng_state(state["random"]["cpu"])
         if self.device.type == "cuda" and "cuda" in state["random"]:
             torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+        if self.device.type == "mps" and "mps" in state["random"]:
+            torch.mps.set_rng_state(state["random"]["mps"])
         self.schedule.base_lrs = [lr] * len(self.optimizer.param_groups)
         for group, factor in zip(self.optimizer.param_groups, self.schedule.lr_lambdas, strict=True):
             group["lr"] = lr * factor(self.schedule.last_epoch)

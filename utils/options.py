@@ -19,7 +19,7 @@ FOLDERS = {
 
 def add_device_options(parser: Parser) -> None:
     group = parser.add_argument_group("machine")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    group.add_argument("--device", default="auto", help="auto (a CUDA GPU or else the CPU), cpu, cuda, cuda:N or mps")
     group.add_argument(
         "--num_workers",
         type=number(int, 0),
@@ -43,8 +43,8 @@ def complete(args: argparse.Namespace, parser: Parser) -> argparse.Namespace:
         args.device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(args.device)
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError("neither a CPU nor a CUDA device")
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("neither cpu, cuda nor mps")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         parser.error(f"--device {args.device}: {str(error).splitlines()[0][:200]}; use --device auto")

@@ -211,6 +211,8 @@ def _describe(training: Training, args: argparse.Namespace) -> str:
     model, precision = training.model, training.precision
     if args.device.type == "cuda":
         device = torch.cuda.get_device_name(args.device)
+    elif args.device.type == "mps":
+        device = "an Apple GPU (MPS)"
     else:
         device = f"CPU with {torch.get_num_threads()} threads"
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
