@@ -1,17 +1,15 @@
-"""What benchmarks/speed.py compares computes the same: the plain reference, and every faster way."""
+"""What benchmarks.speed compares computes the same: the plain reference, and every faster way."""
 
 import argparse
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import ROOT
 from test_optimization import OPTIONS
 
 from benchmarks.measure import Timing, interleaved, peak_memory, ratio
 from benchmarks.reference import LoopRanger, PlainUNet, ReferenceUNet, UnfoldedCARAFE
+from benchmarks.speed.estimate import estimate_minutes
 from models import build_model
 from models.blocks import fold_batch_norm
 from models.carafe import CARAFE
@@ -113,11 +111,33 @@ def test_peak_memory_of_a_known_amount():
     assert found is None or 0.19 < found < 0.3
 
 
+TINY = ["--base_channels", 4, "--image_size", 32, "--rounds", 1, "--device", "cpu", "--save_folder"]
+
+
+def test_a_part_alone(call, tmp_path):
+    code, out, err = call("benchmarks.speed.__main__", "--parts", "optimizer", *TINY, tmp_path)
+    assert code == 0, err
+    capability = torch.backends.cpu.get_cpu_capability()
+    result, table = json.loads((tmp_path / "speed.json").read_text()), (tmp_path / "speed.md").read_text()
+    assert [row["work"] for row in result["rows"]] == ["optimizer step, Ranger"]
+    assert out.index("about 1 min") < out.index("optimizer step")
+    assert all(capability in place for place in (out, result["machine"], table))
+
+
+def test_an_estimate_grows_with_what_is_asked_for():
+    def minutes(*parts, rounds=2, batchsize=2, forward=1.0):
+        return estimate_minutes(argparse.Namespace(parts=parts, rounds=rounds, batchsize=batchsize), forward)
+
+    least = minutes("training")
+    assert min(minutes("training", rounds=3), minutes("training", batchsize=4), minutes("training", forward=2)) > least
+    one, other, both = minutes("loading"), minutes("test"), minutes("loading", "test")
+    assert max(one, other) < both < one + other - 0.1  # the slices are drawn once
+
+
 @pytest.mark.long
-def test_the_command(tmp_path):
-    tiny = ["--base_channels", "4", "--image_size", "32", "--rounds", "1", "--save_folder", str(tmp_path)]
-    done = subprocess.run([sys.executable, "-m", "benchmarks.speed", *tiny], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_the_command(call, tmp_path):
+    code, _, err = call("benchmarks.speed.__main__", *TINY, tmp_path)
+    assert code == 0, err
     rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
     table = (tmp_path / "speed.md").read_text()
     assert len(rows) > 12 and all(f"| {row['work']} |" in table for row in rows)

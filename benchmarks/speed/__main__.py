@@ -3,15 +3,13 @@
 Writes speed.json and speed.md, a table for benchmarks/RESULTS.md. Nothing else should run on the machine meanwhile.
 """
 
-import time
 from pathlib import Path
 
-from benchmarks.measure import interleaved
 from benchmarks.speed.carafe import measure_carafe
+from benchmarks.speed.estimate import estimate_minutes, time_forward
 from benchmarks.speed.machine import describe_machine
 from benchmarks.speed.network import (
     TRAINING,
-    build_inference,
     measure_context,
     measure_inference,
     measure_optimizer,
@@ -48,18 +46,14 @@ def main() -> None:
     if args.image_size % 16 or args.batchsize % 2:
         parser.error("--image_size, --batchsize: give a multiple of 16, and an even number")
     prepare_folder(args.save_folder)
-    print(f"machine     {describe_machine(args.device)}")
+    print(f"machine     {describe_machine(args.device)}", flush=True)
+
+    print(f"time        about {max(1, round(estimate_minutes(args, time_forward(args))))} min", flush=True)
 
     report = Report(args)
-    forward = interleaved({"forward": build_inference("reference", args)}, rounds=1, device=args.device)[
-        "forward"
-    ].median
-    print("forward", forward)
-    for name in PARTS:
+    for name, measure in PARTS.items():
         if name in args.parts:
-            t = time.time()
-            PARTS[name](report, args)
-            print("TIME", name, time.time() - t, (time.time() - t) / forward)
+            measure(report, args)
 
 
 if __name__ == "__main__":
