@@ -45,7 +45,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         change = self.bn2(self.conv2(self.conv1(x)))
-        return self.relu(x + change if self.shortcut else change)
+        return self.relu(change.add_(x) if self.shortcut else change)
 
     def fold(self) -> None:
         self.conv2, self.bn2 = fuse_conv_bn_eval(self.conv2, self.bn2), nn.Identity()

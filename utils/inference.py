@@ -1,6 +1,5 @@
 """From a network and slices of any size to probability maps at the slices' own sizes."""
 
-import ctypes
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -14,10 +13,10 @@ from tqdm import tqdm
 
 from data.slices import ScanSlices, UnlabeledSlices
 from data.turns import mirror_axis
+from utils import malloc
 from utils.precision import autocast
 
 T = TypeVar("T")
-MALLOC_OPTIONS = {-1: -1, -4: 0, -8: 1}  # of malloc.h: M_TRIM_THRESHOLD none, M_MMAP_MAX none, M_ARENA_MAX one
 
 
 def predict(
@@ -38,7 +37,7 @@ def predict(
     """
     model.eval().to(device)
     if device.type == "cpu":
-        _keep_freed_memory()
+        malloc.set_options(malloc.PREDICTING)
     batches = DataLoader(slices, batch_size=batchsize, num_workers=num_workers)
     bar = tqdm(total=len(slices), desc="predicting", unit="slice", disable=None)
     with bar:
@@ -69,16 +68,6 @@ def _predict_batches(
             found.append(F.interpolate(probabilities[None], own_size, mode="bilinear", antialias=True)[0].cpu())
             index += 1
         yield found
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep what one forward pass frees for the next: to hand it back and fetch it anew takes time."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another system's C library
-        return
-    for option, value in MALLOC_OPTIONS.items():
-        mallopt(option, value)
 
 
 def _ahead(items: Iterable[T]) -> Iterator[T]:

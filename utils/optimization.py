@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from models.blocks import ResidualStage
+from utils import malloc
 from utils.losses import segmentation_loss
 from utils.precision import autocast, choose_precision
 from utils.ranger import Ranger
@@ -59,6 +60,8 @@ class Training:
         trained: bool = False,
     ) -> None:
         self.model, self.device, self.steps = model, args.device, 0
+        if self.device.type == "cpu":
+            malloc.set_options(malloc.TRAINING)
         self.clip_grad, self.ema_decay, self.accumulate = args.clip_grad, args.ema_decay, args.accumulate
         for stage in model.modules():
             if isinstance(stage, ResidualStage):

@@ -13,6 +13,7 @@ from benchmarks.speed.ceiling import build_ceiling, convolution_flop, share_of_c
 from benchmarks.speed.report import Report
 from models import build_model
 from models.blocks import fold_batch_norm
+from utils import malloc
 from utils.losses import segmentation_loss
 from utils.optimization import Training
 from utils.precision import autocast, choose_precision
@@ -32,6 +33,9 @@ TRAINING = {
     "checkpoint_activations": False,
     "compile": False,
 }
+
+# What malloc's options come to in a program that leaves them alone and frees blocks of more than 32 MiB.
+AS_IT_COMES = {malloc.M_TRIM_THRESHOLD: 64 << 20, malloc.M_MMAP_THRESHOLD: 32 << 20, malloc.M_MMAP_MAX: 65536}
 
 
 def measure_inference(report: Report, args: argparse.Namespace) -> None:
@@ -58,10 +62,12 @@ def build_inference(who: str, args: argparse.Namespace) -> Work:
     model = build_network(who, args).eval()
     model = fold_batch_norm(model) if who == "ours" else model
     precision = choose_precision(args) if who == "ours" else "off"
+    options = malloc.PREDICTING if who == "ours" else AS_IT_COMES
     x = torch.rand(inference_batch(args), 1, args.image_size, args.image_size, device=args.device)
 
     @torch.inference_mode()
     def work() -> None:
+        malloc.set_options(options)
         with autocast(args.device, precision):
             model(x)
 
@@ -115,7 +121,12 @@ def build_step(args: argparse.Namespace, options: dict) -> Work:
     model = build_network("ours", args).train()
     training = Training(model, argparse.Namespace(**vars(args) | options), steps_per_epoch=10)
     batch = random_batch(args)
-    return lambda: training.step(*batch)
+
+    def work() -> None:
+        malloc.set_options(malloc.TRAINING)
+        training.step(*batch)
+
+    return work
 
 
 def build_reference_step(who: str, args: argparse.Namespace) -> Work:
@@ -124,6 +135,7 @@ def build_reference_step(who: str, args: argparse.Namespace) -> Work:
     images, masks = random_batch(args)
 
     def work() -> None:
+        malloc.set_options(AS_IT_COMES)
         optimizer.zero_grad()
         segmentation_loss(model(images), masks).backward()
         optimizer.step()
