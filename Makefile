@@ -9,7 +9,7 @@ SMALL := --data_root $(DEMO) --base_channels 12 --image_size 128
 .PHONY: test test-long lint demo clean
 
 test: $(VENV)/ready lint
-	$(RUN) -m pytest -m "not long"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal -m "not long"
 
 test-long: $(VENV)/ready
 	$(RUN) -m pytest -m long

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, call_as_process
+from conftest import ROOT, call_here
 from PIL import Image
 
 from data.files import list_slices
@@ -32,9 +32,9 @@ def data(phantom, tmp_path):
 def trained(phantom, tmp_path_factory):
     """The folder of a finished run of supervised_train.py."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    call_as_process(
-        "supervised_train.py", "--data_root", phantom, *TINY, "--val_fraction", 0.2, "--save_folder", folder
-    )
+    flags = ["--data_root", phantom, *TINY, "--val_fraction", 0.2, "--save_folder", folder]
+    code, _, error = call_here("supervised_train", *flags)
+    assert code == 0, error
     return folder
 
 

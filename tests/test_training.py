@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, call_as_process
+from conftest import ROOT
 
 import utils.training
 from models import build_model
@@ -40,19 +40,19 @@ def epochs_logged(folder):
 @pytest.mark.parametrize(
     ("script", "flags"),
     [
-        ("supervised_train.py", ["--num_workers", 2, "--val_fraction", 0.2]),
-        ("semi_supervised_train.py", ["--val_fraction", 0.2]),
-        ("supervised_train.py", ["--optimizer_type", "adamw", "--ema_decay", 0]),
+        ("supervised_train", ["--num_workers", 2, "--val_fraction", 0.2]),
+        ("semi_supervised_train", ["--val_fraction", 0.2]),
+        ("supervised_train", ["--optimizer_type", "adamw", "--ema_decay", 0]),
     ],
 )
-def test_resume_after_a_kill_is_exact(script, flags, phantom, pseudo, tmp_path):
+def test_resume_after_a_kill_is_exact(script, flags, phantom, pseudo, tmp_path, call):
     options = ["--data_root", phantom, *TINY, "--epoch", 15, *flags]
     if script.startswith("semi"):
         options += ["--semi_msk_path", pseudo]
-    call_as_process(script, *options, "--save_folder", tmp_path / "whole")
+    assert call(script, *options, "--save_folder", tmp_path / "whole")[0] == 0
 
     killed = tmp_path / "killed"
-    command = [sys.executable, script, *options, "--save_folder", killed]
+    command = [sys.executable, f"{script}.py", *options, "--save_folder", killed]
     process = subprocess.Popen([str(part) for part in command], cwd=ROOT, stdout=subprocess.DEVNULL)
     while epochs_logged(killed) < 2:
         assert process.poll() is None
@@ -62,7 +62,7 @@ def test_resume_after_a_kill_is_exact(script, flags, phantom, pseudo, tmp_path):
     process.wait()
     assert epochs_logged(killed) < 15, "the run ended before it could be killed"
 
-    call_as_process(script, "--resume", killed / "last.pth")
+    assert call(script, "--resume", killed / "last.pth")[0] == 0
     expected, found = (torch.load(tmp_path / run / "last.pth", weights_only=True) for run in ("whole", "killed"))
     for part in ("network", "ema"):
         for name, tensor in expected["training"][part].items():

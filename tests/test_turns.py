@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, call_as_process
+from conftest import SHARED
 from PIL import Image
 
 from data.files import list_slices, pair_by_stem
@@ -131,9 +131,9 @@ def test_only_mirror_images_where_slices_lie_alike(mirror):
 SMALL = ("--base_channels", 4, "--image_size", 48, "--epoch", 3)
 
 
-def test_a_network_finds_the_same_in_turned_slices(phantom, tmp_path):
+def test_a_network_finds_the_same_in_turned_slices(phantom, tmp_path, call):
     """From training to the mask: slices that lie otherwise are turned, and their masks come back as they lie."""
-    call_as_process("supervised_train.py", "--data_root", phantom, *SMALL, "--save_folder", tmp_path / "run")
+    assert call("supervised_train", "--data_root", phantom, *SMALL, "--save_folder", tmp_path / "run")[0] == 0
     best = tmp_path / "run" / "best.pth"
     assert mirror_axis(read_checkpoint(best)["preprocessing"]["typical_slice"]) == -1
     (tmp_path / "images").mkdir()
@@ -142,7 +142,8 @@ def test_a_network_finds_the_same_in_turned_slices(phantom, tmp_path):
     out = {}
     for name, folder in (("plain", phantom / "Train-Image"), ("turned", tmp_path / "images")):
         options = ["--test_img_path", folder, "--img_save_folder", tmp_path / name, "--save_prob"]
-        out[name] = call_as_process("test.py", "--pretrained_model", best, *options).stdout
+        code, out[name], _ = call("test", "--pretrained_model", best, *options)
+        assert code == 0
     assert "10 of them turned" in out["turned"] and "them turned" not in out["plain"]
     for file in list_slices(tmp_path / "plain" / "prob"):
         plain, turned = (np.asarray(Image.open(tmp_path / name / "prob" / file.name), int) for name in out)
@@ -161,16 +162,16 @@ def test_turning_can_be_left_out(phantom, tmp_path, call):
         assert (typical is not None) == aligned
 
 
-def test_labeled_slices_are_turned_in_a_new_run_as_in_a_resumed_one(phantom, tmp_path):
+def test_labeled_slices_are_turned_in_a_new_run_as_in_a_resumed_one(phantom, tmp_path, call):
     for kind in ("Image", "Mask"):
         (tmp_path / kind).mkdir()
         for number, file in enumerate(list_slices(phantom / f"Train-{kind}")):
             Image.fromarray(np.rot90(Image.open(file), number == 3)).save(tmp_path / kind / file.name)
     data = ["--train_img_path", tmp_path / "Image", "--train_msk_path", tmp_path / "Mask"]
-    new = call_as_process("supervised_train.py", *data, *SMALL, "--save_folder", tmp_path / "run").stdout
-    resumed = call_as_process("supervised_train.py", "--resume", tmp_path / "run" / "last.pth", "--epoch", 4).stdout
-    for report in (new, resumed):
-        assert "1 of them turned" in report
+    new = [*data, *SMALL, "--save_folder", tmp_path / "run"]
+    for flags in (new, ["--resume", tmp_path / "run" / "last.pth", "--epoch", 4]):
+        code, report, _ = call("supervised_train", *flags)
+        assert code == 0 and "1 of them turned" in report
 
 
 @pytest.mark.parametrize(("flag", "mirror"), [("--align_turns", -1), ("--no-align_turns", None)])
