@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +52,14 @@ def scans(tmp_path_factory) -> Path:
     return out
 
 
+@cache
 def drawn(index: int) -> tuple[np.ndarray, np.ndarray]:
     """Hounsfield units, float32 as ``read_scan`` gives them, and lesions of one of ``scans``, as they were drawn."""
     hu, lesions = draw_volume(np.random.default_rng([SEED, 3, index]), SIZE, DEPTH)
-    return hu.astype(np.float32), lesions
+    hu = hu.astype(np.float32)
+    for array in (hu, lesions):
+        array.flags.writeable = False  # other tests get the same ones
+    return hu, lesions
 
 
 def call_as_process(*arguments) -> subprocess.CompletedProcess:

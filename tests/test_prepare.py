@@ -19,7 +19,7 @@ from test_bad_input import contents
 from data import prepare
 from data.command_line import run
 from data.errors import FileError
-from data.files import cases_of, pair_by_stem, split_pairs
+from data.files import cases_of, list_slices, pair_by_stem, split_pairs
 from data.lungs import box, find_body, find_lungs
 from data.phantom_volumes import ORIENTATIONS, draw_volume
 from data.sources import Case, find_covid_19_20, split_cases
@@ -297,9 +297,14 @@ def test_the_public_release(prepared, tmp_path):
     for row in manifest(tmp_path / "out")[::97]:
         stored = np.asarray(Image.open(tmp_path / "out" / row["file"]))
         assert np.array_equal(stored, np.asarray(Image.open(source / row["source"]).convert("L")))
-    (tmp_path / "out" / "manifest.csv").unlink()  # as if interrupted
-    assert prepared("covid-semiseg", "--source", source)[0] == 0
-    assert len(manifest(tmp_path / "out")) == 50 + 1600 + 48
+    for folder in [part for parts in prepare.SEMI_SEG.values() for part in parts if part]:
+        for file in list_slices(source / folder)[:4] if (source / folder).exists() else []:
+            (tmp_path / "few" / folder).mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, tmp_path / "few" / folder)
+    for _ in range(2):
+        assert prepared("covid-semiseg", "--source", tmp_path / "few", out="of_few")[0] == 0
+        assert len(manifest(tmp_path / "of_few")) == 4 + 4 + 4
+        (tmp_path / "of_few" / "manifest.csv").unlink()  # as if interrupted
     (tmp_path / "other" / "Unlabeled").mkdir(parents=True)
     (tmp_path / "other" / "Unlabeled" / "1.png").touch()
     assert prepared("covid-semiseg", "--source", source, out="other")[0] == 2

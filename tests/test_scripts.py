@@ -1,4 +1,4 @@
-"""The four scripts from end to end, as a user starts them."""
+"""The four scripts from end to end."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import call_as_process
+from conftest import call_as_process, call_here
 from PIL import Image
 
 from data.files import IGNORED_GRAY, list_slices
@@ -35,32 +35,27 @@ def chain(phantom, tmp_path_factory):
     data, runs = root / "data", root / "runs"
     shutil.copytree(phantom, data)
     best = runs / "supervised" / "best.pth"
-    printed = {
-        "supervised": call_as_process(
-            "supervised_train.py", "--data_root", data, *SMALL, *VALIDATED, "--save_folder", runs / "supervised"
-        ),
-        "fake": call_as_process("fake_labels_generator.py", "--data_root", data, "--model_path", best),
-        "semi": call_as_process(
-            "semi_supervised_train.py",
-            *("--data_root", data, *SMALL, *VALIDATED, "--pretrained_model", best),
-            *("--method", "pseudo", "--save_folder", runs / "semi"),
-        ),
-        "test": call_as_process(
-            "test.py",
-            *("--data_root", data, "--pretrained_model", runs / "semi" / "best.pth"),
-            *("--img_save_folder", root / "out", "--save_type", "compare"),
-        ),
-    }
-    return root, {name: done.stdout for name, done in printed.items()}
+    trained, pictured = [*SMALL, *VALIDATED, "--save_folder"], ["--save_type", "compare", "--img_save_folder"]
+    printed = {}
+    for script, *flags in (
+        ("supervised_train", *trained, runs / "supervised"),
+        ("fake_labels_generator", "--model_path", best),
+        ("semi_supervised_train", *trained, runs / "semi", "--pretrained_model", best, "--method", "pseudo"),
+        ("test", *pictured, root / "out", "--pretrained_model", runs / "semi" / "best.pth"),
+    ):
+        code, printed[script], error = call_here(script, "--data_root", data, *flags)
+        assert code == 0, error
+    return root, printed
 
 
 def test_training_says_what_it_found(chain):
     _, printed = chain
-    assert "8 pairs from" in printed["supervised"] and "2 pairs from" in printed["supervised"]
-    assert "of the pixels are lesion" in printed["supervised"]
+    supervised = printed["supervised_train"]
+    assert "8 pairs from" in supervised and "2 pairs from" in supervised
+    assert "of the pixels are lesion" in supervised
     parameters = sum(p.numel() for p in build_model("cares_unet", base_channels=4).parameters()) / 1e6
-    assert re.search(rf"width 4, {parameters:.2f} M parameters, 48 px, on CPU .*, float32", printed["supervised"])
-    assert "pseudo      8 pairs" in printed["semi"]
+    assert re.search(rf"width 4, {parameters:.2f} M parameters, 48 px, on CPU .*, float32", supervised)
+    assert "pseudo      8 pairs" in printed["semi_supervised_train"]
 
 
 @pytest.mark.parametrize("run", ["supervised", "semi"])

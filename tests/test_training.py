@@ -46,7 +46,7 @@ def epochs_logged(folder):
     ],
 )
 def test_resume_after_a_kill_is_exact(script, flags, phantom, pseudo, tmp_path, call):
-    options = ["--data_root", phantom, *TINY, "--epoch", 15, *flags]
+    options = ["--data_root", phantom, *TINY, "--epoch", 8, *flags]
     if script.startswith("semi"):
         options += ["--semi_msk_path", pseudo]
     assert call(script, *options, "--save_folder", tmp_path / "whole")[0] == 0
@@ -60,7 +60,7 @@ def test_resume_after_a_kill_is_exact(script, flags, phantom, pseudo, tmp_path, 
     time.sleep(random.uniform(0, 0.2))
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert epochs_logged(killed) < 15, "the run ended before it could be killed"
+    assert epochs_logged(killed) < 8, "the run ended before it could be killed"
 
     assert call(script, "--resume", killed / "last.pth")[0] == 0
     expected, found = (torch.load(tmp_path / run / "last.pth", weights_only=True) for run in ("whole", "killed"))
@@ -132,7 +132,7 @@ def test_published_schedule(phantom, tmp_path, call):
     ("flags", "lr"), [([], 5e-3), (["--base_channels", 32], 2.5e-3), (["--base_channels", 32, "--lr", 0.004], 0.004)]
 )
 def test_wider_networks_learn_at_a_lower_rate(phantom, tmp_path, call, flags, lr):
-    options = ["--data_root", phantom, *TINY, "--epoch", 2, *flags]
+    options = ["--data_root", phantom, *TINY, "--batchsize", 8, "--epoch", 1, *flags]  # of one step
     assert call("supervised_train", *options, "--save_folder", tmp_path)[0] == 0
     first = next(csv.DictReader((tmp_path / "log.csv").open()))
     assert float(first["lr"]) == pytest.approx(lr)

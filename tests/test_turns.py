@@ -151,7 +151,7 @@ def test_a_network_finds_the_same_in_turned_slices(phantom, tmp_path, call):
 
 
 def test_turning_can_be_left_out(phantom, tmp_path, call):
-    run = ["--data_root", phantom, *SMALL, "--no-align_turns", "--save_folder", tmp_path / "run"]
+    run = ["--data_root", phantom, *SMALL, "--epoch", 1, "--no-align_turns", "--save_folder", tmp_path / "run"]
     assert call("supervised_train", *run)[0] == 0
     checkpoint = read_checkpoint(tmp_path / "run" / "last.pth")
     assert checkpoint["preprocessing"]["typical_slice"] is None
@@ -168,8 +168,8 @@ def test_labeled_slices_are_turned_in_a_new_run_as_in_a_resumed_one(phantom, tmp
         for number, file in enumerate(list_slices(phantom / f"Train-{kind}")):
             Image.fromarray(np.rot90(Image.open(file), number == 3)).save(tmp_path / kind / file.name)
     data = ["--train_img_path", tmp_path / "Image", "--train_msk_path", tmp_path / "Mask"]
-    new = [*data, *SMALL, "--save_folder", tmp_path / "run"]
-    for flags in (new, ["--resume", tmp_path / "run" / "last.pth", "--epoch", 4]):
+    new = [*data, *SMALL, "--epoch", 1, "--save_folder", tmp_path / "run"]
+    for flags in (new, ["--resume", tmp_path / "run" / "last.pth", "--epoch", 2]):
         code, report, _ = call("supervised_train", *flags)
         assert code == 0 and "1 of them turned" in report
 
