@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, call_here
 from PIL import Image
 from test_bad_input import contents, refused, resave
 
@@ -38,13 +38,20 @@ def data(phantom, tmp_path):
     return tmp_path / "data"
 
 
-@pytest.fixture
-def predicted(call, data, checkpoint, tmp_path):
-    """The folder of masks and maps of a model on the phantom's test slices."""
-    flags = ["--data_root", data, "--pretrained_model", checkpoint, "--image_size", 64, "--save_prob"]
-    code, _, error = call("test", *flags, "--img_save_folder", tmp_path / "model")
+@pytest.fixture(scope="module")
+def results(phantom, checkpoint, tmp_path_factory):
+    """What test.py makes of that network and the phantom's test slices; no test may change it."""
+    folder = tmp_path_factory.mktemp("results") / "model"
+    flags = ["--data_root", phantom, "--pretrained_model", checkpoint, "--image_size", 64, "--save_prob"]
+    code, _, error = call_here("test", *flags, "--img_save_folder", folder)
     assert code == 0, error
-    return tmp_path / "model"
+    return folder
+
+
+@pytest.fixture
+def predicted(results, tmp_path):
+    """The folder of masks and maps of a model on the phantom's test slices."""
+    return shutil.copytree(results, tmp_path / "model")
 
 
 def table(folder):
