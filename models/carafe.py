@@ -7,6 +7,7 @@ becomes; each of these is the weighted sum of the source pixel's neighbourhood. 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.convolution import Conv3x3
 from models.reassembly import reassemble
 
 
@@ -19,16 +20,13 @@ class CARAFE(nn.Module):
         out_channels: int,
         *,
         compressed_channels: int = 64,
-        encoder_size: int = 3,
         kernel_size: int = 5,
         scale: int = 2,
     ) -> None:
         super().__init__()
         self.scale = scale
         self.compressor = nn.Conv2d(in_channels, compressed_channels, 1)
-        self.encoder = nn.Conv2d(
-            compressed_channels, kernel_size**2 * scale**2, encoder_size, padding=encoder_size // 2
-        )
+        self.encoder = Conv3x3(compressed_channels, kernel_size**2 * scale**2, bias=True)
         self.out = nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:

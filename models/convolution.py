@@ -14,15 +14,16 @@ LEAST_CHANNELS, LEAST_PRODUCTS = 32, 2**25
 
 
 class Conv3x3(nn.Conv2d):
-    """``(N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))``, without a bias."""
+    """``(N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))``."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
-        super().__init__(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, bias: bool = False) -> None:
+        super().__init__(in_channels, out_channels, 3, stride=stride, padding=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.bias is None and _gains(x, self.weight, self.stride[0]):  # batch norm folded in leaves a bias
-            return _ByTaps.apply(x, self.weight, self.stride[0])
-        return super().forward(x)
+        if not _gains(x, self.weight, self.stride[0]):
+            return super().forward(x)
+        out = _ByTaps.apply(x, self.weight, self.stride[0])
+        return out if self.bias is None else out.add_(self.bias.view(-1, 1, 1))
 
 
 def _gains(x: Tensor, weight: Tensor, stride: int) -> bool:
