@@ -394,4 +394,4 @@ def test_a_missing_package_is_named(call, data, predicted, tmp_path, monkeypatch
     )
     assert code == 2 and "py_sod_metrics is missing" in error and "requirements.txt" in error
     listed = (ROOT / "requirements.txt").read_text()
-    assert all(package in listed for package in ("pysodmetrics", "monai", "scipy"))
+    assert all(package in listed for package in ("pysodmetrics", "scipy"))

@@ -6,6 +6,7 @@ import numpy as np
 import py_sod_metrics
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 
 from utils.metrics import FROM_COUNTS, SCORES, evaluate, follows_empty_rule, scores
 
@@ -105,6 +106,43 @@ def test_distances_are_symmetric_and_hd95_leaves_out_the_farthest_twentieth():
         assert found["assd"] == pytest.approx(30 / 81)
     prediction[35, :10] = True
     assert evaluate(255 * np.uint8(prediction), truth)["hd95"] == pytest.approx(30)
+
+
+def outline(area):
+    """Coordinates of the pixels of which one of the four neighbours is outside, or beyond the image."""
+    padded = np.pad(area, 1)
+    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return np.argwhere(area & ~inside)
+
+
+def area(kind, rng, shape=(12, 16)):
+    rows, columns = np.indices(shape)
+    if kind == "pixel":
+        return (rows == rng.integers(shape[0])) & (columns == rng.integers(shape[1]))
+    if kind == "at the border":
+        return (rows < 5) & (columns < 7)
+    return {"whole": np.ones(shape, bool), "scattered": rng.random(shape) < 0.2, "holes": rng.random(shape) < 0.8}[kind]
+
+
+@pytest.mark.parametrize("theirs", ["pixel", "at the border", "whole", "scattered", "holes"])
+@pytest.mark.parametrize("ours", ["pixel", "at the border", "whole", "scattered", "holes"])
+def test_distances_by_comparing_all_pixels_of_both_outlines(ours, theirs):
+    rng = np.random.default_rng(0)
+    mask, truth = area(ours, rng), area(theirs, rng)
+    found = evaluate(255 * np.uint8(mask), truth)
+    between = cdist(outline(mask), outline(truth))
+    nearest = between.min(axis=1), between.min(axis=0)
+    assert found["hd95"] == pytest.approx(max(np.percentile(distances, 95) for distances in nearest))
+    assert found["assd"] == pytest.approx(np.concatenate(nearest).mean())
+
+
+def test_distances_are_what_they_were_by_another_library():
+    """Figures of the imaging library that computed distances here before; from both ends, percentile 95 of each."""
+    rows, columns = np.indices((40, 50))
+    disc = (rows - 18) ** 2 + (columns - 20) ** 2 < 150
+    ring = (abs((rows - 22) ** 2 + (columns - 24) ** 2 - 120) < 50) | (columns == 49)
+    found = evaluate(255 * np.uint8(disc), ring)
+    assert (found["hd95"], found["assd"]) == pytest.approx((21.0238, 5.8918), abs=1e-4)
 
 
 def test_perfect_and_soft():
