@@ -15,7 +15,7 @@ from conftest import ROOT
 
 import utils.training
 from models import build_model
-from utils.checkpoint import load_model
+from utils.checkpoint import load_model, save_checkpoint
 from utils.optimization import Training
 
 TINY = ("--base_channels", 2, "--image_size", 32, "--batchsize", 2)
@@ -107,6 +107,22 @@ def test_the_best_epoch_is_kept(phantom, tmp_path, call):
     assert content["epoch"] == int(best["epoch"]) and content["best_score"] == float(best["val_dice"])
     assert {f.name for f in tmp_path.glob("*.pth")} == {"best.pth", "last.pth", "epoch_4.pth", "epoch_6.pth"}
     assert len(rows) == 6  # N epochs are N, not N - 1
+
+
+def test_without_validation_weights_are_saved_as_seldom_as_the_run(phantom, tmp_path, call, monkeypatch):
+    """At full width a checkpoint takes as long to write as a GPU needs for an epoch."""
+    saved = []
+
+    def spy(path, content):
+        saved.append((path.name, content["epoch"]))
+        save_checkpoint(path, content)
+
+    monkeypatch.setattr(utils.training, "save_checkpoint", spy)
+    monkeypatch.setattr(utils.training, "SAVE_SHARE", 1e-9)
+    assert (
+        call("supervised_train", "--data_root", phantom, *TINY, "--epoch", 4, "--save_folder", tmp_path / "run")[0] == 0
+    )
+    assert saved == [("best.pth", 1), ("last.pth", 1), ("best.pth", 4), ("last.pth", 4)]
 
 
 @pytest.mark.parametrize(("finish", "epoch"), [(0.5, 3), (0, 1), (1, 1)])

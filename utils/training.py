@@ -125,18 +125,21 @@ def fit(
             "best_score": best,
             "run": {"script": args.script, "options": options_of(args), "validation": _stems(validation)},
         }
-        if is_best:
+        started = time.monotonic()
+        is_due = started - saved_at > save_seconds / SAVE_SHARE or epoch == args.epoch
+        if is_best and (is_due or validation is not None):  # without validation every epoch is the best so far
             save_checkpoint(folder / "best.pth", content)
         if args.snapshots and epoch > args.save_start_epoch and epoch % args.snapshots == 0:
             save_checkpoint(folder / f"epoch_{epoch}.pth", content)
-        started = time.monotonic()
-        if started - saved_at > save_seconds / SAVE_SHARE or epoch == args.epoch:
+        if is_due:
             save_checkpoint(last, {**content, "training": training.state_dict()})
             saved_at = time.monotonic()
             save_seconds = saved_at - started
     bar.close()
     log.close()
     print(f"finished    {folder / 'best.pth'}" + (f", validation Dice {best:.4f}" if validation is not None else ""))
+    if args.device.type == "cuda":
+        print(f"memory      {torch.cuda.max_memory_allocated(args.device) / 1e9:.2f} GB of the GPU's at most")
     if best == 0:
         warn("not one lesion was found in the validation slices; look at validation.png and curves.png")
 
