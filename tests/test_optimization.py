@@ -16,6 +16,7 @@ from utils.losses import segmentation_loss
 from utils.optimization import Training
 from utils.precision import choose_precision
 
+pytestmark = pytest.mark.gpu
 OPTIONS = {
     "device": torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     "epoch": 10,

@@ -9,6 +9,7 @@ pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA alone")
 
 from models.reassembly_triton import reassemble, reassemble_backward
 
+pytestmark = pytest.mark.gpu
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CONTIGUOUS, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
 BFLOAT16 = pytest.param(
@@ -76,6 +77,13 @@ def test_types_and_memory_formats(dtype, tolerance, memory_format):
 )
 def test_sizes(shape, kernel_size, scale):
     check(*draw(shape, kernel_size, scale), scale)
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="the interpreter would take minutes; on a GPU these are the real sizes")
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float, 1e-4), (torch.half, 1e-2), (torch.bfloat16, 5e-2)])
+@pytest.mark.parametrize("shape", [(2, 512, 16, 16), (1, 64, 128, 128), (3, 96, 61, 43)])
+def test_sizes_of_the_network(shape, dtype, tolerance):
+    check(*draw(shape, 5, 2, dtype, CHANNELS_LAST), 2, tolerance)
 
 
 def test_more_channels_than_a_block_of_half_precision_holds():
