@@ -1,0 +1,110 @@
+"""Test, train, measure and cross-validate on a CUDA GPU: ``python -m benchmarks.gpu --data_root DATA``.
+
+DATA is COVID-SemiSeg as ``python -m data.prepare covid-semiseg`` leaves it, or any folder like it. The most valuable
+steps come first; each writes its results as soon as it has them. One that fails or runs out of time is reported, and
+the next one begins; the exit code is then 1. At most eight small files: report.md to read first, gpu.json, log.txt,
+supervised.csv, semi_supervised.csv, masks.zip, speed.json, crossval.json.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.gpu.process import ROOT, OutOfTime, StepError, run_until
+from benchmarks.gpu.report import Report
+from benchmarks.gpu.steps import FULL, STEPS, TOY, Job
+from benchmarks.speed.machine import describe_machine
+from data.command_line import Parser, number, run
+from data.errors import InputError
+from data.files import list_slices, pair_by_stem
+from utils.results import prepare_folder
+
+
+def main() -> None:
+    args = parse_options()
+    prepare_folder(args.save_folder)
+    (args.save_folder / "log.txt").unlink(missing_ok=True)
+    started = time.monotonic()
+    end = started + 60 * args.minutes
+    if args.rehearse:
+        draw_phantom(args, end)
+    job = Job(
+        args.data_root.resolve(), args.save_folder.resolve(), args.scratch.resolve(), TOY if args.rehearse else FULL
+    )
+    report = Report(job.results, describe_call(args))
+
+    failed = []
+    for name in (name for name in STEPS if name in args.steps):
+        step, share = STEPS[name]
+        print(f"\n== {name}: {step.__doc__}", flush=True)
+        began = time.monotonic()
+        job.deadline = min(end, began + share * 60 * args.minutes)
+        try:
+            row = {"state": "done", "found": step(job)}
+        except StepError as error:
+            row = {"state": "out of time" if isinstance(error, OutOfTime) else "failed", "error": str(error)}
+            failed.append(name)
+        row["seconds"] = round(time.monotonic() - began, 1)
+        report.add(name, row)
+        print(f"== {name}: {row['state']} after {row['seconds']:.0f} s; {row.get('error') or row['found']}", flush=True)
+
+    print(f"\nfinished    in {time.monotonic() - started:.0f} s; read {args.save_folder / 'report.md'}")
+    if failed:
+        sys.exit(f"not all was done: {', '.join(failed)}; {args.save_folder / 'log.txt'} tells why")
+
+
+def parse_options() -> argparse.Namespace:
+    parser = Parser(__doc__, prog="python -m benchmarks.gpu")
+    parser.add_argument("--data_root", type=Path, help="folder with Train-Image, Train-Mask, Unlabeled, Test-Image")
+    parser.add_argument("--save_folder", type=Path, default=Path("runs/gpu"), help="for the files above")
+    parser.add_argument("--scratch", type=Path, default=Path("runs/gpu_scratch"), help="for models and all else")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="some of them, in their order")
+    parser.add_argument("--minutes", type=number(float, 0, above=True), default=9.0, help="for all of it")
+    parser.add_argument("--rehearse", action="store_true", help="at toy sizes on phantom slices, on a CPU, too")
+    args = parser.parse_args()
+    if not args.rehearse:
+        if not torch.cuda.is_available():
+            parser.error("no CUDA GPU is there; --rehearse runs it at toy sizes on a CPU")
+        if args.data_root is None:
+            parser.error("--data_root: is needed; give a folder as python -m data.prepare covid-semiseg leaves it")
+        pair_by_stem(args.data_root / "Train-Image", args.data_root / "Train-Mask")  # before any time is spent
+        for folder in ("Unlabeled", "Test-Image"):
+            list_slices(args.data_root / folder)
+    elif args.data_root:
+        parser.error("--data_root, --rehearse: a rehearsal draws its own slices; leave one of them out")
+    if args.save_folder.resolve() == args.scratch.resolve():
+        parser.error("--save_folder, --scratch: are one folder; name two")
+    return args
+
+
+def draw_phantom(args: argparse.Namespace, end: float) -> None:
+    """The slices of a rehearsal."""
+    args.data_root = args.scratch / "phantom"
+    shutil.rmtree(args.data_root, ignore_errors=True)
+    counts = ["--labeled", 6, "--unlabeled", 4, "--test", 2, "--size", 64]
+    try:
+        run_until(end, ["-m", "data.phantom", "--out", args.data_root.resolve(), *counts], args.save_folder / "log.txt")
+    except StepError as error:
+        raise InputError(f"{args.data_root}: {error}") from error
+
+
+def describe_call(args: argparse.Namespace) -> dict:
+    """Where, with what and on which commit, for the head of the report."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return {
+        "machine": describe_machine(device),
+        "torch": torch.__version__,
+        "commit": git.stdout.strip() or "unknown",
+        "command": f"python -m benchmarks.gpu {' '.join(sys.argv[1:])}".strip(),
+        **({"rehearsal": "toy sizes, phantom slices"} if args.rehearse else {}),
+    }
+
+
+if __name__ == "__main__":
+    run(main)

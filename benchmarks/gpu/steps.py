@@ -1,0 +1,187 @@
+"""The steps, the most valuable first. Each writes its results as soon as it has them and returns figures to report."""
+
+import csv
+import json
+import re
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+
+from benchmarks.crossval import TABLE
+from benchmarks.gpu.process import OutOfTime, StepError, run_until
+
+MODELS = {"supervised": "CARes-UNet", "semi_supervised": "semi-CARes-UNet"}  # what their masks are filed under
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a rehearsal on a CPU makes smaller."""
+
+    training: Sequence = ()  # flags of the supervised trainer
+    semi: Sequence = ()  # of the semi-supervised one, which takes the network over
+    tests: str = "gpu"  # a pytest expression
+    speed: Sequence = ("--parts", "carafe", "inference", "training", "optimizer")
+    widths: Sequence[int] = (32, 64)  # of cross-validation
+    folds: int = 3
+
+
+FULL = Sizes()
+TOY_TRAINING = ("--image_size", 32, "--batchsize", 2, "--epoch", 2)
+TOY = Sizes(
+    training=("--base_channels", 2, *TOY_TRAINING),
+    semi=("--batchsize", 2, "--epoch", 2),
+    tests="gpu and not long",
+    speed=("--parts", "inference", "training", "optimizer", "--base_channels", 4, "--image_size", 32, "--rounds", 1),
+    widths=(2,),
+    folds=2,
+)
+
+
+@dataclass
+class Job:
+    """What a step works with. ``deadline`` is its own, on the clock of ``time.monotonic``."""
+
+    data_root: Path
+    results: Path  # the few small files that are kept
+    scratch: Path  # all else
+    sizes: Sizes
+    deadline: float = 0.0
+
+    def call(self, *command: object) -> str:
+        """Run ``python command``; raises StepError."""
+        return run_until(self.deadline, list(command), self.results / "log.txt")
+
+    def trained(self, step: str) -> Path:
+        """The model of a training step, also of one that was stopped; StepError if there is none."""
+        if not (model := self.scratch / step / "best.pth").exists():
+            raise StepError(f"needs the model of the step {step}; run that first")
+        return model
+
+
+def tests(job: Job) -> dict:
+    """Tests marked gpu: kernels against their definition, precisions, compile, resume, workers, inference."""
+    folder = Path(__file__).parent.parent.parent / "tests"
+    # The others may need packages that a GPU machine lacks.
+    files = [file for file in sorted(folder.glob("test_*.py")) if "mark.gpu" in file.read_text()]
+    printed = job.call("-m", "pytest", "-m", job.sizes.tests, "-p", "no:cacheprovider", "-rs", "--durations=5", *files)
+    return {"tests": printed.strip().rpartition("\n")[2].strip("= ")}
+
+
+def supervised(job: Job) -> dict:
+    """The default recipe at full width and 256 pixels, on all labeled slices."""
+    return _train(job, "supervised", ["supervised_train.py", "--data_root", job.data_root, *job.sizes.training])
+
+
+def labels(job: Job) -> dict:
+    """Pseudo masks of the unlabeled slices by the supervised model."""
+    masks = job.scratch / "Pos-Mask"
+    shutil.rmtree(masks, ignore_errors=True)
+    paths = ["--model_path", job.trained("supervised"), "--data_root", job.data_root, "--Mask-dir", masks]
+    started = time.monotonic()
+    job.call("fake_labels_generator.py", *paths)
+    seconds = time.monotonic() - started
+    count = len(list(masks.glob("*.png")))
+    return {"slices": count, "slices a second, with the start": round(count / seconds, 1)}
+
+
+def semi_supervised(job: Job) -> dict:
+    """The default recipe, from the supervised model and its pseudo masks."""
+    paths = ["--data_root", job.data_root, "--semi_msk_path", job.scratch / "Pos-Mask"]
+    start = ["--pretrained_model", job.trained("supervised")]
+    return _train(job, "semi_supervised", ["semi_supervised_train.py", *paths, *start, *job.sizes.semi])
+
+
+def _train(job: Job, name: str, command: list) -> dict:
+    run = job.scratch / name
+    shutil.rmtree(run, ignore_errors=True)
+    try:
+        printed = job.call(*command, "--save_folder", run)
+    except OutOfTime as error:
+        done = len(_rows(run / "log.csv")) if (run / "log.csv").exists() else 0
+        raise OutOfTime(f"{error}, {done} epochs were done; give more --minutes") from error
+    finally:
+        if (run / "log.csv").exists():
+            shutil.copy(run / "log.csv", job.results / f"{name}.csv")
+    epochs = _rows(run / "log.csv")
+    memory = re.search(r"memory\s+([\d.]+) GB", printed)
+    return {
+        "network": re.search(r"cares_unet of .*", printed)[0],
+        "epochs": len(epochs),
+        "seconds an epoch, median": round(median(float(epoch["seconds"]) for epoch in epochs), 3),
+        "last training loss": float(epochs[-1]["train_loss"]),
+        **({"peak memory, GB": float(memory[1])} if memory else {}),
+    }
+
+
+def _rows(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def masks(job: Job) -> dict:
+    """Masks of the test slices by each model that there is, as masks.zip."""
+    done = [step for step in MODELS if (job.scratch / step / "best.pth").exists()]
+    if not done:
+        job.trained("supervised")
+    counts = {}
+    for step in done:
+        folder = job.scratch / MODELS[step]
+        shutil.rmtree(folder, ignore_errors=True)
+        paths = ["--data_root", job.data_root, "--img_save_folder", folder]
+        job.call("test.py", "--pretrained_model", job.trained(step), *paths)
+        counts[f"masks of {MODELS[step]}"] = len(list(folder.glob("*.png")))
+        with zipfile.ZipFile(job.results / "masks.zip", "a" if step != done[0] else "w", zipfile.ZIP_DEFLATED) as file:
+            for path in sorted([*folder.glob("*.png"), folder / "summary.json"]):
+                file.write(path, f"{MODELS[step]}/{path.name}")
+    return counts
+
+
+def speed(job: Job) -> dict:
+    """benchmarks.speed: against the reference, the ceiling of a matrix product and the floor of the memory."""
+    folder = job.scratch / "speed"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        job.call("-m", "benchmarks.speed", *job.sizes.speed, "--save_folder", folder)
+    finally:  # its rows are written one by one
+        if (folder / "speed.json").exists():
+            shutil.copy(folder / "speed.json", job.results / "speed.json")
+    return {"rows": len(json.loads((folder / "speed.json").read_text())["rows"])}
+
+
+def crossval(job: Job) -> dict:
+    """Cross-validation by width, folds side by side: supervised, then semi-supervised. Goes on where it was stopped."""
+    out, found = job.scratch / "crossval", {}
+    for width in job.sizes.widths:
+        name, flags = f"width {width}", ["--", "--base_channels", width]
+        toy = TOY_TRAINING if job.sizes is TOY else ()
+        for setting, teacher in ((name, []), (f"{name}, semi-supervised", ["--teacher", name])):
+            command = ["-m", "benchmarks.crossval", setting, *teacher, "--data_root", job.data_root, "--out", out]
+            command += ["--folds", job.sizes.folds, "--jobs", job.sizes.folds]
+            training = [*(flags if not teacher else ["--"]), *toy]
+            started = time.monotonic()
+            try:
+                job.call(*command, *training)
+            finally:
+                tables = sorted((out / setting).glob(f"seed_0_fold_*/{TABLE}"))
+                dice = [float(row["dice"]) for table in tables for row in _rows(table)]
+                if dice:
+                    found[setting] = {"folds scored": len(tables), "slices": len(dice), "dice": round(fmean(dice), 4)}
+                    found[setting]["seconds of this call"] = round(time.monotonic() - started)
+                (job.results / "crossval.json").write_text(json.dumps(found, indent=2) + "\n")
+    return {setting: f"Dice {row['dice']:.3f} over {row['slices']} slices" for setting, row in found.items()}
+
+
+# In this order; the share of all the time that each may take at most. The last takes what is left.
+STEPS: dict[str, tuple[Callable[[Job], dict], float]] = {
+    "tests": (tests, 0.2),
+    "supervised": (supervised, 0.25),
+    "labels": (labels, 0.08),
+    "semi_supervised": (semi_supervised, 0.25),
+    "masks": (masks, 0.06),
+    "speed": (speed, 0.2),
+    "crossval": (crossval, 1.0),
+}
