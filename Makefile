@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := datasets/demo
+# For `make gpu`, as data.prepare leaves it.
+DATA ?= datasets/covid-semiseg
 # Wide enough to learn the phantom, narrow enough for two CPU cores.
 SMALL := --data_root $(DEMO) --base_channels 12 --image_size 128
 
-.PHONY: test test-long lint demo clean
+.PHONY: test test-long lint demo gpu clean
 
 test: $(VENV)/ready lint
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal -m "not long"
@@ -17,6 +19,10 @@ test-long: $(VENV)/ready
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+# Where nothing can be installed: make gpu RUN=python3
+gpu: $(if $(filter $(VENV)/%,$(RUN)),$(VENV)/ready)
+	$(RUN) -m benchmarks.gpu --data_root $(DATA)
 
 demo: $(VENV)/ready
 	rm -rf $(DEMO) runs/demo

@@ -8,6 +8,7 @@ supervised.csv, semi_supervised.csv, masks.zip, speed.json, crossval.json.
 
 import argparse
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -26,28 +27,30 @@ from utils.results import prepare_folder
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a step ends with this command
     args = parse_options()
     prepare_folder(args.save_folder)
-    (args.save_folder / "log.txt").unlink(missing_ok=True)
+    report = Report(args.save_folder, describe(args))
     started = time.monotonic()
     end = started + 60 * args.minutes
     if args.rehearse:
         draw_phantom(args, end)
-    job = Job(
-        args.data_root.resolve(), args.save_folder.resolve(), args.scratch.resolve(), TOY if args.rehearse else FULL
-    )
-    report = Report(job.results, describe_call(args))
+    paths = (path.resolve() for path in (args.data_root, args.save_folder, args.scratch))
+    job = Job(*paths, TOY if args.rehearse else FULL)
 
     failed = []
     for name in (name for name in STEPS if name in args.steps):
-        step, share = STEPS[name]
-        print(f"\n== {name}: {step.__doc__}", flush=True)
+        step = STEPS[name]
+        print(f"\n== {name}: {step.run.__doc__}", flush=True)
+        if step.file:
+            (job.results / step.file).unlink(missing_ok=True)
         began = time.monotonic()
-        job.deadline = min(end, began + share * 60 * args.minutes)
+        job.deadline = min(end, began + step.share * 60 * args.minutes)
+        row = {"command": f"python -m benchmarks.gpu {' '.join(sys.argv[1:])}"}
         try:
-            row = {"state": "done", "found": step(job)}
+            row |= {"state": "done", "found": step.run(job)}
         except StepError as error:
-            row = {"state": "out of time" if isinstance(error, OutOfTime) else "failed", "error": str(error)}
+            row |= {"state": "out of time" if isinstance(error, OutOfTime) else "failed", "error": str(error)}
             failed.append(name)
         row["seconds"] = round(time.monotonic() - began, 1)
         report.add(name, row)
@@ -93,16 +96,17 @@ def draw_phantom(args: argparse.Namespace, end: float) -> None:
         raise InputError(f"{args.data_root}: {error}") from error
 
 
-def describe_call(args: argparse.Namespace) -> dict:
-    """Where, with what and on which commit, for the head of the report."""
+def describe(args: argparse.Namespace) -> dict:
+    """What all steps of a report share: the machine, the versions, and whether it is a rehearsal."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    git = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    sizes = "toy, phantom slices" if args.rehearse else "full"
     return {
         "machine": describe_machine(device),
         "torch": torch.__version__,
-        "commit": git.stdout.strip() or "unknown",
-        "command": f"python -m benchmarks.gpu {' '.join(sys.argv[1:])}".strip(),
-        **({"rehearsal": "toy sizes, phantom slices"} if args.rehearse else {}),
+        "commit": commit or "unknown",
+        "sizes": sizes,
     }
 
 

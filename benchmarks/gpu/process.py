@@ -1,19 +1,15 @@
 """Python commands that end in time: run one by one, shown as they run, their output kept."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 GRACE = 10  # seconds that a command has to end by itself
-OVERWRITTEN = re.compile(r"[^\r\n]*\r(?!\n)")  # what a progress bar has drawn over
 
 
 class StepError(Exception):
@@ -31,37 +27,42 @@ def run_until(deadline: float, command: list, log: Path) -> str:
     what it has started is stopped with it.
     """
     words = [str(word) for word in command]
-    if time.monotonic() >= deadline:
-        raise OutOfTime("no time was left to begin")
     started = time.monotonic()
+    if started >= deadline:
+        raise OutOfTime("no time was left to begin")
+    lines, stopped = [], threading.Event()
     with subprocess.Popen(
         [sys.executable, *words],
         cwd=ROOT,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
         start_new_session=True,  # so that its children get the signals, too
     ) as process:
-        stopped = threading.Event()
-
-        def stop() -> None:
-            stopped.set()
-            end(process)
-
-        timer = threading.Timer(deadline - started, stop)
+        timer = threading.Timer(deadline - started, lambda: (stopped.set(), end(process)))
+        timer.daemon = True
         timer.start()
-        with ended_with_this_one(process):
-            output = b"".join(shown(process))
+        try:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                lines.append(line)
             code = process.wait()
-        timer.cancel()
-    printed = OVERWRITTEN.sub("", output.decode(errors="replace"))
-    with log.open("a") as file:
-        file.write(f"$ python {' '.join(words)}\n{printed.rstrip()}\n\n")
+        except BaseException:  # in a session of its own, it does not hear the Ctrl-C that ends this one
+            end(process)
+            raise
+        finally:
+            timer.cancel()
+            printed = "".join(lines)
+            with log.open("a") as file:
+                file.write(f"$ python {' '.join(words)}\n{printed.rstrip()}\n\n")
+    name = " ".join(words[: 1 + (words[0] == "-m")])
     if stopped.is_set():
-        raise OutOfTime(f"{words[0]} was stopped after {time.monotonic() - started:.0f} s")
+        raise OutOfTime(f"{name} was stopped after {time.monotonic() - started:.0f} s; give more --minutes")
     if code:
         last_line = printed.strip().rpartition("\n")[2] or f"exit code {code}"
-        raise StepError(f"{' '.join(words[:2]) if words[0] == '-m' else words[0]} failed: {last_line}")
+        raise StepError(f"{name} failed: {last_line}")
     return printed
 
 
@@ -75,21 +76,3 @@ def end(process: subprocess.Popen) -> None:
             continue
         except ProcessLookupError:
             return
-
-
-@contextmanager
-def ended_with_this_one(process: subprocess.Popen) -> Iterator[None]:
-    """A command has a session of its own, and does not hear the Ctrl-C that ends this one."""
-    try:
-        yield
-    except BaseException:
-        end(process)
-        raise
-
-
-def shown(process: subprocess.Popen) -> Iterator[bytes]:
-    """What a command prints, shown at once, its progress bars included."""
-    while chunk := os.read(process.stdout.fileno(), 1 << 16):
-        sys.stdout.write(chunk.decode(errors="replace"))
-        sys.stdout.flush()
-        yield chunk

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from benchmarks.speed.report import HEAD, markdown_row
+from data.errors import InputError
 
 TARGETS = (
     "Targets: training step >= 5 times the float32 reference and >= 40 % of a bf16 matrix product's rate, inference "
@@ -15,12 +16,16 @@ class Report:
     """Steps and their outcome; both files are written anew after each, and keep the steps of an earlier call."""
 
     def __init__(self, folder: Path, head: dict) -> None:
-        self.folder, self.path = folder, folder / "gpu.json"
-        earlier = json.loads(self.path.read_text())["steps"] if self.path.exists() else {}
-        self.content = {**head, "steps": earlier}
+        self.folder, self.path, self.content = folder, folder / "gpu.json", {**head, "steps": {}}
+        if self.path.exists():
+            earlier = json.loads(self.path.read_text())
+            if other := [name for name in head if earlier.get(name) != head[name]]:
+                found = ", ".join(f"{name} {earlier.get(name)!r}" for name in other)
+                raise InputError(f"{folder}: holds results of {found}; name another --save_folder")
+            self.content["steps"] = earlier["steps"]
 
     def add(self, step: str, row: dict) -> None:
-        """row: state, seconds, and figures or what went wrong."""
+        """row: state, command, seconds, and what was found or went wrong."""
         self.content["steps"][step] = row
         self.path.write_text(json.dumps(self.content, indent=2) + "\n")
         (self.folder / "report.md").write_text("\n".join(self._lines()) + "\n")

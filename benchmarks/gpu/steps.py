@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean, median
 
 from benchmarks.crossval import TABLE
-from benchmarks.gpu.process import OutOfTime, StepError, run_until
+from benchmarks.gpu.process import ROOT, OutOfTime, StepError, run_until
 
 MODELS = {"supervised": "CARes-UNet", "semi_supervised": "semi-CARes-UNet"}  # what their masks are filed under
 
@@ -21,8 +21,9 @@ MODELS = {"supervised": "CARes-UNet", "semi_supervised": "semi-CARes-UNet"}  # w
 class Sizes:
     """What a rehearsal on a CPU makes smaller."""
 
-    training: Sequence = ()  # flags of the supervised trainer
+    supervised: Sequence = ()  # flags of the trainer
     semi: Sequence = ()  # of the semi-supervised one, which takes the network over
+    crossval: Sequence = ()  # of the supervised one in cross-validation
     tests: str = "gpu"  # a pytest expression
     speed: Sequence = ("--parts", "carafe", "inference", "training", "optimizer")
     widths: Sequence[int] = (32, 64)  # of cross-validation
@@ -30,10 +31,11 @@ class Sizes:
 
 
 FULL = Sizes()
-TOY_TRAINING = ("--image_size", 32, "--batchsize", 2, "--epoch", 2)
+TOY_RUN = ("--batchsize", 2, "--epoch", 2)
 TOY = Sizes(
-    training=("--base_channels", 2, *TOY_TRAINING),
-    semi=("--batchsize", 2, "--epoch", 2),
+    supervised=("--base_channels", 2, "--image_size", 32, *TOY_RUN),
+    semi=TOY_RUN,
+    crossval=("--image_size", 32, *TOY_RUN),
     tests="gpu and not long",
     speed=("--parts", "inference", "training", "optimizer", "--base_channels", 4, "--image_size", 32, "--rounds", 1),
     widths=(2,),
@@ -64,16 +66,17 @@ class Job:
 
 def tests(job: Job) -> dict:
     """Tests marked gpu: kernels against their definition, precisions, compile, resume, workers, inference."""
-    folder = Path(__file__).parent.parent.parent / "tests"
-    # The others may need packages that a GPU machine lacks.
-    files = [file for file in sorted(folder.glob("test_*.py")) if "mark.gpu" in file.read_text()]
+    # The other files may need packages that a GPU machine lacks.
+    files = [file for file in sorted((ROOT / "tests").glob("test_*.py")) if "pytest.mark.gpu" in file.read_text()]
     printed = job.call("-m", "pytest", "-m", job.sizes.tests, "-p", "no:cacheprovider", "-rs", "--durations=5", *files)
-    return {"tests": printed.strip().rpartition("\n")[2].strip("= ")}
+    return {"result": printed.strip().rpartition("\n")[2].strip("= ")}
 
 
 def supervised(job: Job) -> dict:
     """The default recipe at full width and 256 pixels, on all labeled slices."""
-    return _train(job, "supervised", ["supervised_train.py", "--data_root", job.data_root, *job.sizes.training])
+    for built_on_it in ("Pos-Mask", "semi_supervised"):
+        shutil.rmtree(job.scratch / built_on_it, ignore_errors=True)
+    return _train(job, "supervised", ["supervised_train.py", "--data_root", job.data_root, *job.sizes.supervised])
 
 
 def labels(job: Job) -> dict:
@@ -102,7 +105,7 @@ def _train(job: Job, name: str, command: list) -> dict:
         printed = job.call(*command, "--save_folder", run)
     except OutOfTime as error:
         done = len(_rows(run / "log.csv")) if (run / "log.csv").exists() else 0
-        raise OutOfTime(f"{error}, {done} epochs were done; give more --minutes") from error
+        raise OutOfTime(f"{error}; {done} epochs were done") from error
     finally:
         if (run / "log.csv").exists():
             shutil.copy(run / "log.csv", job.results / f"{name}.csv")
@@ -112,7 +115,7 @@ def _train(job: Job, name: str, command: list) -> dict:
         "network": re.search(r"cares_unet of .*", printed)[0],
         "epochs": len(epochs),
         "seconds an epoch, median": round(median(float(epoch["seconds"]) for epoch in epochs), 3),
-        "last training loss": float(epochs[-1]["train_loss"]),
+        "last training loss": round(float(epochs[-1]["train_loss"]), 4),
         **({"peak memory, GB": float(memory[1])} if memory else {}),
     }
 
@@ -155,33 +158,41 @@ def speed(job: Job) -> dict:
 def crossval(job: Job) -> dict:
     """Cross-validation by width, folds side by side: supervised, then semi-supervised. Goes on where it was stopped."""
     out, found = job.scratch / "crossval", {}
+    folds = ["--folds", job.sizes.folds, "--jobs", job.sizes.folds]
     for width in job.sizes.widths:
-        name, flags = f"width {width}", ["--", "--base_channels", width]
-        toy = TOY_TRAINING if job.sizes is TOY else ()
-        for setting, teacher in ((name, []), (f"{name}, semi-supervised", ["--teacher", name])):
-            command = ["-m", "benchmarks.crossval", setting, *teacher, "--data_root", job.data_root, "--out", out]
-            command += ["--folds", job.sizes.folds, "--jobs", job.sizes.folds]
-            training = [*(flags if not teacher else ["--"]), *toy]
-            started = time.monotonic()
+        supervised_name, semi_name = f"width_{width}", f"width_{width}_semi"
+        for name, options, flags in (
+            (supervised_name, [], ["--base_channels", width, *job.sizes.crossval]),
+            (semi_name, ["--teacher", supervised_name], job.sizes.semi),
+        ):
+            command = ["-m", "benchmarks.crossval", name, *options, "--data_root", job.data_root, "--out", out, *folds]
             try:
-                job.call(*command, *training)
-            finally:
-                tables = sorted((out / setting).glob(f"seed_0_fold_*/{TABLE}"))
+                job.call(*command, "--", *flags)
+            finally:  # of a setting that was stopped, the folds that were scored
+                tables = sorted((out / name).glob(f"seed_0_fold_*/{TABLE}"))
                 dice = [float(row["dice"]) for table in tables for row in _rows(table)]
                 if dice:
-                    found[setting] = {"folds scored": len(tables), "slices": len(dice), "dice": round(fmean(dice), 4)}
-                    found[setting]["seconds of this call"] = round(time.monotonic() - started)
-                (job.results / "crossval.json").write_text(json.dumps(found, indent=2) + "\n")
-    return {setting: f"Dice {row['dice']:.3f} over {row['slices']} slices" for setting, row in found.items()}
+                    found[name] = {"folds": len(tables), "slices": len(dice), "dice": round(fmean(dice), 4)}
+                    (job.results / "crossval.json").write_text(json.dumps(found, indent=2) + "\n")
+    return {name: "Dice {dice:.3f} of {slices} slices in {folds} folds".format(**row) for name, row in found.items()}
 
 
-# In this order; the share of all the time that each may take at most. The last takes what is left.
-STEPS: dict[str, tuple[Callable[[Job], dict], float]] = {
-    "tests": (tests, 0.2),
-    "supervised": (supervised, 0.25),
-    "labels": (labels, 0.08),
-    "semi_supervised": (semi_supervised, 0.25),
-    "masks": (masks, 0.06),
-    "speed": (speed, 0.2),
-    "crossval": (crossval, 1.0),
+@dataclass(frozen=True)
+class Step:
+    """share: of all the time, what it may take at most. file: its result, but for the report."""
+
+    run: Callable[[Job], dict]
+    share: float
+    file: str | None = None
+
+
+# In this order, the most valuable first.
+STEPS = {
+    "tests": Step(tests, 0.2),
+    "supervised": Step(supervised, 0.25, "supervised.csv"),
+    "labels": Step(labels, 0.08),
+    "semi_supervised": Step(semi_supervised, 0.25, "semi_supervised.csv"),
+    "masks": Step(masks, 0.06, "masks.zip"),
+    "speed": Step(speed, 0.2, "speed.json"),
+    "crossval": Step(crossval, 1.0, "crossval.json"),
 }
