@@ -87,7 +87,8 @@ def fit(
         validation_batches = DataLoader(validation, batch_size=args.batchsize, **loader_options(args, validation))
     typical = preprocessing(args)["typical_slice"]
     mirror = mirror_axis(typical) if typical else None
-    drawn_at = saved_at = save_seconds = float("-inf")
+    drawn_at = time.monotonic()
+    saved_at = save_seconds = float("-inf")
     bar = tqdm(total=args.epoch * len(batches), initial=done * len(batches), unit="step", disable=None)
     for epoch in range(done + 1, args.epoch + 1):
         started = time.monotonic()
