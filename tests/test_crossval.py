@@ -122,7 +122,7 @@ def test_settings_from_start_to_end(phantom, tmp_path, monkeypatch):
     assert "kept_share" in (tmp_path / "semi" / "seed_0_fold_0" / "run" / "log.csv").read_text()
 
     # As a user starts it, and every script in a process of its own.
-    paper = ["paper", "--teacher", "default", "--new_network", "--jobs", 2]
+    paper = ["paper", "--teacher", "default", "--new_network", "--jobs", 2, "--only", 0]
     paper = call_as_process("-m", "benchmarks.crossval", *options, *paper, *flags).stdout
     log = (tmp_path / "paper" / "seed_0_fold_0" / "train.log").read_text()
     assert "teacher default new network" in paper and "method      pseudo" in log
