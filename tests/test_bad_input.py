@@ -251,7 +251,7 @@ def test_resume_needs_the_last_checkpoint_of_the_same_script(call, data, trained
         ("supervised_train", ["--seed", 2**64], ["--seed", "at most"]),
         ("supervised_train", ["--device", "meta"], ["--device meta"]),
         pytest.param(
-            *("supervised_train", ["--device", "mps"], ["--device mps"]),
+            *("supervised_train", ["--device", "mps"], ["--device mps: no Apple GPU"]),
             marks=pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine has one"),
         ),
         ("supervised_train", ["--batchsize", 1, "--image_size", 16], ["--batchsize 1", "--image_size"]),

@@ -45,6 +45,8 @@ def complete(args: argparse.Namespace, parser: Parser) -> argparse.Namespace:
         device = torch.device(args.device)
         if device.type not in ("cpu", "cuda", "mps"):
             raise RuntimeError("neither cpu, cuda nor mps")
+        if device.type == "mps" and not torch.backends.mps.is_available():
+            raise RuntimeError("no Apple GPU that PyTorch can use is there")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         parser.error(f"--device {args.device}: {str(error).splitlines()[0][:200]}; use --device auto")

@@ -32,7 +32,7 @@ class Report:
 
     def _lines(self) -> list[str]:
         head = {name: value for name, value in self.content.items() if name != "steps"}
-        lines = ["# On a GPU", "", *(f"- {name}: {value}" for name, value in head.items()), ""]
+        lines = ["# benchmarks.gpu", "", *(f"- {name}: {value}" for name, value in head.items()), ""]
         lines += ["| step | outcome | seconds | found |", "|---|---|---|---|"]
         for name, row in self.content["steps"].items():
             figures = row.get("error") or "; ".join(f"{key}: {value}" for key, value in row["found"].items())
