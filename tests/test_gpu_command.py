@@ -53,7 +53,7 @@ def test_a_failed_step_is_reported_and_the_next_one_run(call, tmp_path, bare):
 
 @pytest.mark.long
 def test_the_rehearsal(call, tmp_path, bare):
-    code, _, result = rehearse(call, tmp_path)
+    code, _, result = rehearse(call, tmp_path, "--minutes", 60)
     assert code == 0 and list(result["steps"]) == list(STEPS)
     assert {row["state"] for row in result["steps"].values()} == {"done"}
     files = list((tmp_path / "out").iterdir())

@@ -24,7 +24,6 @@ class Sizes:
     supervised: Sequence = ()  # flags of the trainer
     semi: Sequence = ()  # of the semi-supervised one, which takes the network over
     crossval: Sequence = ()  # of the supervised one in cross-validation
-    tests: str = "gpu"  # a pytest expression
     speed: Sequence = ("--parts", "carafe", "inference", "training", "optimizer")
     widths: Sequence[int] = (32, 64)  # of cross-validation
     folds: int = 3
@@ -36,7 +35,6 @@ TOY = Sizes(
     supervised=("--base_channels", 2, "--image_size", 32, *TOY_RUN),
     semi=TOY_RUN,
     crossval=("--image_size", 32, *TOY_RUN),
-    tests="gpu and not long",
     speed=("--parts", "inference", "training", "optimizer", "--base_channels", 4, "--image_size", 32, "--rounds", 1),
     widths=(2,),
     folds=2,
@@ -65,10 +63,19 @@ class Job:
 
 
 def tests(job: Job) -> dict:
-    """Tests marked gpu: kernels against their definition, precisions, compile, resume, workers, inference."""
+    """Tests marked gpu: kernels against their definition, precisions, resume, workers, inference."""
     # The other files may need packages that a GPU machine lacks.
     files = [file for file in sorted((ROOT / "tests").glob("test_*.py")) if "pytest.mark.gpu" in file.read_text()]
-    printed = job.call("-m", "pytest", "-m", job.sizes.tests, "-p", "no:cacheprovider", "-rs", "--durations=5", *files)
+    return _run_tests(job, "gpu and not long", files)
+
+
+def compiled(job: Job) -> dict:
+    """A run with --compile and its resumption, on a GPU alone."""
+    return _run_tests(job, "gpu and long", [ROOT / "tests" / "test_gpu.py"])
+
+
+def _run_tests(job: Job, marked: str, files: list[Path]) -> dict:
+    printed = job.call("-m", "pytest", "-m", marked, "-p", "no:cacheprovider", "-rs", "--durations=5", *files)
     return {"result": printed.strip().rpartition("\n")[2].strip("= ")}
 
 
@@ -194,5 +201,6 @@ STEPS = {
     "semi_supervised": Step(semi_supervised, 0.25, "semi_supervised.csv"),
     "masks": Step(masks, 0.06, "masks.zip"),
     "speed": Step(speed, 0.2, "speed.json"),
+    "compile": Step(compiled, 0.2),
     "crossval": Step(crossval, 1.0, "crossval.json"),
 }

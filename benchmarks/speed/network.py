@@ -96,25 +96,27 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
 
 def measure_training(report: Report, args: argparse.Namespace) -> None:
     """A step on a batch: forward, loss, backward, optimizer and, in ours, averaged weights."""
-    variants = {"ours": {}, "checkpointed": {"checkpoint_activations": True}, "in two parts": {"accumulate": 2}}
-    if args.device.type == "cuda":
-        variants["compiled"] = {"compile": True}
-    works = {"reference": build_reference_step("reference", args)}
-    works |= {name: build_step(args, options) for name, options in variants.items()}
-    works["ceiling"] = build_ceiling(args)
-    timings = interleaved(works, rounds=args.rounds, device=args.device, warm_up=2)
-    del works
     theirs = peak_memory(build_reference_step, "reference", args, device=args.device)
     # The backward pass takes twice the forward pass's work: gradients of inputs and of weights.
     flop = 3 * args.batchsize * convolution_flop(build_model("cares_unet", base_channels=args.base_channels), args)
-    for name, options in variants.items():
-        memory = (theirs, peak_memory(build_step, args, options, device=args.device))
-        flags = "".join(
-            f", --{option}" + (f" {value}" if value is not True else "") for option, value in options.items()
-        )
-        note = share_of_ceiling(flop, timings[name], timings["ceiling"], args)
-        title = f"training step, {args.batchsize} slices{flags}"
-        report.add(title, timings["reference"], timings[name], memory=memory, note=note)
+    variants = [{}, {"checkpoint_activations": True}, {"accumulate": 2}]
+    # Those that compile last, as that takes a minute or more, in which the measurement may be stopped.
+    for part in [variants, *([[{"compile": True}]] if args.device.type == "cuda" else [])]:
+        works = {"reference": build_reference_step("reference", args), "ceiling": build_ceiling(args)}
+        works |= {name_flags(options): build_step(args, options) for options in part}
+        timings = interleaved(works, rounds=args.rounds, device=args.device, warm_up=2)
+        del works
+        for options in part:
+            memory = (theirs, peak_memory(build_step, args, options, device=args.device))
+            ours = timings[name_flags(options)]
+            note = share_of_ceiling(flop, ours, timings["ceiling"], args)
+            title = f"training step, {args.batchsize} slices{name_flags(options)}"
+            report.add(title, timings["reference"], ours, memory=memory, note=note)
+
+
+def name_flags(options: dict) -> str:
+    """Such as ", --accumulate 2"; nothing where there are none."""
+    return "".join(f", --{name}" + (f" {value}" if value is not True else "") for name, value in options.items())
 
 
 def build_step(args: argparse.Namespace, options: dict) -> Work:
