@@ -1,0 +1,181 @@
+"""Every setting of a training run: its default, the recipes, and what must hold between settings."""
+
+import math
+import os
+import shutil
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from data.errors import InputError
+
+FOLDERS = {
+    "train_img_path": "Train-Image",
+    "train_msk_path": "Train-Mask",
+    "semi_img_path": "Unlabeled",
+    "semi_msk_path": "Pos-Mask",
+}
+COMPILERS = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++", "cl"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The settings of a run, named as the trainers' flags, whose ``--help`` describes them.
+
+    The defaults are the best recipe that cross-validation has found; ``RECIPES`` holds the others. To change a
+    setting, use ``dataclasses.replace(config, lr=1e-3)``.
+    """
+
+    recipe: str = "default"
+
+    # Folders; None is the one of FOLDERS under data_root, or no such folder.
+    data_root: Path = Path(".")
+    train_img_path: Path | None = None
+    train_msk_path: Path | None = None
+    val_img_path: Path | None = None
+    val_msk_path: Path | None = None
+    semi_img_path: Path | None = None
+    semi_msk_path: Path | None = None
+    semi_truth_path: Path | None = None
+    val_fraction: float = 0.0
+
+    # Preprocessing and augmentation.
+    image_size: int = 256
+    align_grays: bool = True
+    align_turns: bool = True
+    data_augmentation: bool = True
+
+    # The network.
+    base_channels: int = 64
+    block: str = "residual"
+    upsample: str = "carafe"
+
+    # Training.
+    epoch: int = 400
+    batchsize: int = 4
+    optimizer_type: str = "ranger"
+    lr: float | None = None  # see learning_rate
+    weight_decay: float = 0.0
+    lr_schedule: str = "flat_cosine"
+    decay_rate: float = 0.1
+    decay_epoch: int = 30
+    decay_start_epoch: int = 800
+    lesion_margin: float = 1.5
+    dice_over: str = "slice"
+    clip_grad: float = 1.0
+    ema_decay: float = 0.99
+    seed: int = 0
+
+    # Semi-supervised training.
+    method: str | None = None  # teacher if a run begins from trained weights, else pseudo
+    favor_lesions: bool = True
+    labeled_finish: float = 0.45
+    confidence: float = 0.0
+
+    # The machine.
+    device: str = "auto"
+    amp: str = "auto"
+    num_workers: int | None = None
+    cache_gb: float = 4.0
+    compile: bool = False
+    accumulate: int = 1
+    checkpoint_activations: bool = False
+
+    # Results.
+    save_folder: Path = Path("runs/supervised")
+    save_start_epoch: int = 0
+    snapshots: int = 0
+
+    @property
+    def learning_rate(self) -> float:
+        """``lr``, by default 5e-3 up to width 16 and beyond it in inverse proportion to the width.
+
+        As Yang et al. (2021) derive for optimizers of Adam's kind, and as cross-validation found.
+        """
+        return 5e-3 * min(1.0, 16 / self.base_channels) if self.lr is None else self.lr
+
+    @property
+    def network(self) -> dict:
+        """What ``build_model`` takes."""
+        return {"name": "cares_unet", **{name: getattr(self, name) for name in NETWORK_FIELDS}}
+
+    def folder(self, name: str) -> Path:
+        """One of FOLDERS."""
+        return getattr(self, name) or self.data_root / FOLDERS[name]
+
+    def to_dict(self) -> dict:
+        """The settings as plain types, for a checkpoint, without what belongs to one machine or one call."""
+        here = ("device", "save_folder")
+        kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in here}
+        kept["lr"] = self.learning_rate
+        return {
+            name: str(value) if isinstance(value, Path) else value for name, value in kept.items() if value is not None
+        }
+
+    def validate(self) -> "TrainingConfig":
+        """The same config. Raises InputError if settings do not go together."""
+        if self.batchsize % self.accumulate:
+            raise InputError(
+                f"--accumulate {self.accumulate}: does not divide --batchsize {self.batchsize}; change either"
+            )
+        if self.batchsize // self.accumulate * math.ceil(self.image_size / 16) ** 2 == 1:
+            flags = f"--batchsize {self.batchsize}" + (
+                f" --accumulate {self.accumulate}" if self.accumulate > 1 else ""
+            )
+            raise InputError(
+                f"{flags}: leaves one pixel to normalise by at this --image_size; raise that or --batchsize"
+            )
+        if self.compile and self.checkpoint_activations:
+            raise InputError("--compile and --checkpoint_activations: do not go together; leave one of them out")
+        if self.compile and not any(map(shutil.which, COMPILERS)):
+            raise InputError(f"--compile: needs a C++ compiler ({', '.join(COMPILERS)}), none was found; leave it out")
+        if (self.val_img_path is None) != (self.val_msk_path is None):
+            raise InputError("--val_img_path and --val_msk_path go together; give both or none")
+        self._validate_method()
+        return self
+
+    def _validate_method(self) -> None:
+        if self.method == "teacher" and not self.data_augmentation:
+            raise InputError(
+                "--method teacher: learns nothing with --no-data_augmentation (or --recipe paper); give pseudo"
+            )
+        if self.method == "pseudo" and self.confidence:
+            raise InputError(
+                f"--confidence {self.confidence:g}: is for the labels of --method teacher; for the masks of --method "
+                "pseudo give it to fake_labels_generator.py"
+            )
+        if self.method == "pseudo" and self.semi_truth_path:
+            raise InputError(
+                "--semi_truth_path: scores the labels of --method teacher; those of --method pseudo are scored by "
+                "fake_labels_generator.py --truth_path"
+            )
+
+
+NETWORK_FIELDS = ("base_channels", "block", "upsample")
+RECIPES = {
+    "default": TrainingConfig(),
+    "paper": TrainingConfig(
+        recipe="paper",
+        epoch=1200,
+        lr=5e-4,
+        lr_schedule="step",
+        method="pseudo",
+        favor_lesions=False,
+        labeled_finish=0.0,
+        align_grays=False,
+        align_turns=False,
+        data_augmentation=False,
+        lesion_margin=0.0,
+        dice_over="batch",
+        ema_decay=0.0,
+        clip_grad=0.0,
+        amp="off",
+    ),
+    "cpu": replace(TrainingConfig(), recipe="cpu", base_channels=8, image_size=192),
+}
+
+
+def overrides(recipe: str) -> dict:
+    """The settings in which a recipe differs from the default one, as ``{name: value}``."""
+    names = [field.name for field in fields(TrainingConfig)]
+    chosen, default = RECIPES[recipe], RECIPES["default"]
+    return {name: getattr(chosen, name) for name in names if getattr(chosen, name) != getattr(default, name)}
