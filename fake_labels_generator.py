@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from data.command_line import Parser, exit_if_left_out, number, run
 from data.errors import InputError
 from data.files import IGNORE, IGNORED_GRAY, list_slices, pair_by_stem, read_all, read_pair
+from data.preprocessing import Preprocessing
 from data.slices import UnlabeledSlices
 from data.volumes import write_like
 from utils.checkpoint import load_model
-from utils.evaluation_options import add_prediction_options, prediction_options, preprocessing_in_brief
+from utils.evaluation_options import add_prediction_options, prediction_options
 from utils.evaluation_report import report_scans
 from utils.inference import predict
 from utils.metrics import scores
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--truth_path", type=Path, help="true masks, where they are known, to score the labels")
     add_prediction_options(parser)
     add_device_options(parser)
-    args = complete(parser.parse_args(), parser)
+    args = complete(parser.parse_args())
 
     model, preprocessing = load_model(args.model_path, image_size=args.image_size)
     options = prediction_options(args, model)
@@ -55,14 +56,14 @@ def main() -> None:
         return
     files = list_slices(args.image_dir)
     truth = read_truth(args.image_dir, args.truth_path) if args.truth_path else {}
-    slices = UnlabeledSlices(files, **preprocessing, cache_gb=args.cache_gb)
+    slices = UnlabeledSlices(files, preprocessing, cache_gb=args.cache_gb)
     masks = ResultFolder(
         args.mask_dir,
         table="pseudo_labels.csv",
         inputs=slices.files,
         made_by={
             "checkpoint": str(args.model_path),
-            **preprocessing_in_brief(preprocessing),
+            **preprocessing.summary(),
             "tta": options["tta"],
             "confidence": args.confidence,
         },
@@ -107,14 +108,14 @@ def read_truth(images: Path, masks: Path) -> dict[Path, Tensor]:
     }
 
 
-def label_scans(model: nn.Module, scans: list[Scan], preprocessing: dict, args: argparse.Namespace) -> None:
+def label_scans(model: nn.Module, scans: list[Scan], preprocessing: Preprocessing, args: argparse.Namespace) -> None:
     """Label whole scans, each mask a volume in the space of its scan."""
     if args.confidence:
         raise InputError("--confidence: is for slices; make some of the scans with python -m data.prepare volumes")
     options = prediction_options(args, model)
     made_by = {
         "checkpoint": str(args.model_path),
-        **preprocessing_in_brief(preprocessing),
+        **preprocessing.summary(),
         "tta": options["tta"],
         "window": args.window,
     }

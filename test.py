@@ -15,7 +15,6 @@ from utils.evaluation_options import (
     add_prediction_options,
     parse_evaluation_options,
     prediction_options,
-    preprocessing_in_brief,
 )
 from utils.evaluation_report import dice_in_words, draw_case, draw_scores, report_scans, report_scores
 from utils.inference import lesion_map, predict
@@ -50,14 +49,14 @@ def predict_and_score(args: argparse.Namespace, cases: list[Case]) -> tuple[Resu
     """Predict every case, save its mask and, if asked for, its map and picture."""
     network, preprocessing = load_model(args.pretrained_model, image_size=args.image_size)
     options = prediction_options(args, network)
-    slices = UnlabeledSlices([case.image for case in cases], **preprocessing, cache_gb=args.cache_gb)
+    slices = UnlabeledSlices([case.image for case in cases], preprocessing, cache_gb=args.cache_gb)
     results = ResultFolder(
         args.img_save_folder,
         table="scores.csv",
         inputs=slices.files,
         made_by={
             "checkpoint": str(args.pretrained_model),
-            **preprocessing_in_brief(preprocessing),
+            **preprocessing.summary(),
             "tta": options["tta"],
             "threshold": args.threshold,
         },
@@ -84,7 +83,7 @@ def predict_and_score_scans(args: argparse.Namespace, scans: list[Scan]) -> None
     """Predict every scan, save its mask in its own space and, if asked for, its map, and score it."""
     network, preprocessing = load_model(args.pretrained_model, image_size=args.image_size)
     options = prediction_options(args, network)
-    made_by = {"checkpoint": str(args.pretrained_model), **preprocessing_in_brief(preprocessing), "tta": options["tta"]}
+    made_by = {"checkpoint": str(args.pretrained_model), **preprocessing.summary(), "tta": options["tta"]}
     made_by |= {"threshold": args.threshold, "window": args.window}
     results = ResultFolder(
         args.img_save_folder,

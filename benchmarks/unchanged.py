@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from data.command_line import Parser, run
 from data.errors import InputError
-from utils.training_options import RECIPES
+from utils.config import RECIPES
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--base_channels", 4, "--image_size", 48, "--val_fraction", 0.2, "--seed", 1]

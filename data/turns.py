@@ -14,9 +14,14 @@ SIDE = 16  # pixels: enough for lungs, heart and spine
 UPSIDE_DOWN = -0.25  # correlation of front-to-back differences below which a slice is: hardly any is turned by mistake
 
 
-def typical_slice(images: Iterable[np.ndarray]) -> list[list[float]]:
-    """The mean of uint8 slices ``(H, W)`` at 16 x 16 pixels, and of their mirror images; of mean 0 and norm 1."""
-    mean = sum(map(_thumbnail, images))
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """All that orientation is told by: a uint8 slice ``(H, W)`` at 16 x 16 pixels, float64, of mean 0 and norm 1."""
+    return _normalised(np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.LANCZOS), dtype=float))
+
+
+def typical_slice(thumbnails: Iterable[np.ndarray]) -> list[list[float]]:
+    """The mean of slices, by their thumbnails, and of their mirror images: 16 x 16, of mean 0 and norm 1."""
+    mean = sum(thumbnails)
     return _normalised(mean + np.flip(mean, mirror_axis(mean))).tolist()
 
 
@@ -28,22 +33,18 @@ def mirror_axis(typical: list[list[float]]) -> int:
     return -1 if typical[along, middle].mean() > typical[middle, along].mean() else -2
 
 
-def turns_towards(typical: list[list[float]], image: np.ndarray) -> int:
-    """Quarter turns, as ``rot90`` counts them, after which a uint8 slice ``(H, W)`` lies as the typical one."""
-    typical, thumbnail = np.array(typical), _thumbnail(image)
-    alike = [np.vdot(typical, np.rot90(thumbnail, turns)) for turns in range(4)]
+def turns_towards(typical: list[list[float]], small: np.ndarray) -> int:
+    """Quarter turns, as ``rot90`` counts them, after which a slice, here its thumbnail, lies as the typical one."""
+    typical = np.array(typical)
+    alike = [np.vdot(typical, np.rot90(small, turns)) for turns in range(4)]
     turns = int(max(alike[1], alike[3]) > max(alike[0], alike[2]))  # so that both have the lungs side by side, or not
-    same_way = np.vdot(_ends(typical), _ends(np.rot90(thumbnail, turns)))
+    same_way = np.vdot(_ends(typical), _ends(np.rot90(small, turns)))
     return turns + 2 if same_way < (0 if turns else UPSIDE_DOWN) else turns
 
 
-def _thumbnail(image: np.ndarray) -> np.ndarray:
-    return _normalised(np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.LANCZOS), dtype=float))
-
-
-def _ends(thumbnail: np.ndarray) -> np.ndarray:
+def _ends(small: np.ndarray) -> np.ndarray:
     """What half a turn changes, as it tells spine from breastbone."""
-    return _normalised(thumbnail - np.rot90(thumbnail, 2))
+    return _normalised(small - np.rot90(small, 2))
 
 
 def _normalised(image: np.ndarray) -> np.ndarray:

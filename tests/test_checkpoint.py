@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from data.errors import InputError
+from data.preprocessing import Preprocessing
 from models import build_model
 from utils.checkpoint import load_model, save_checkpoint
 
@@ -35,7 +36,7 @@ def test_a_model_is_rebuilt_from_its_file_alone(tmp_path, model):
     rebuilt, preprocessing = load_model(tmp_path / "model.pth")
     x = torch.rand(1, 1, 32, 32)
     assert torch.allclose(rebuilt(x), model(x), rtol=1e-4, atol=1e-6)
-    assert preprocessing == {"image_size": 96, "align_grays": False, "typical_slice": None} and not rebuilt.training
+    assert preprocessing == Preprocessing(image_size=96) and not rebuilt.training
     assert not any(isinstance(module, nn.BatchNorm2d) for module in rebuilt.modules())
     assert os.listdir(tmp_path) == ["model.pth"]
 
@@ -45,7 +46,7 @@ def test_a_bare_state_dict_is_enough(tmp_path, model):
     rebuilt, preprocessing = load_model(tmp_path / "bare.pth")
     x = torch.rand(1, 1, 32, 32)
     assert torch.allclose(rebuilt(x), model(x), rtol=1e-4, atol=1e-6) and not rebuilt.knows_turns
-    assert preprocessing == {"image_size": 256, "align_grays": False, "typical_slice": None}
+    assert preprocessing == Preprocessing()
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, model):

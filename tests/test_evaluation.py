@@ -12,6 +12,7 @@ from PIL import Image
 from test_bad_input import contents, refused, resave
 
 from data.files import list_slices, read_map
+from data.preprocessing import Preprocessing
 from data.slices import UnlabeledSlices
 from models import build_model
 from utils.inference import predict
@@ -24,7 +25,7 @@ def checkpoint(phantom, tmp_path_factory):
     """A network of random weights that finds the brighter half of the pixels."""
     torch.manual_seed(0)
     model = build_model("cares_unet", base_channels=2).eval().requires_grad_(False)
-    slices = UnlabeledSlices(list_slices(phantom / "Test-Image"), image_size=64)
+    slices = UnlabeledSlices(list_slices(phantom / "Test-Image"), Preprocessing(image_size=64))
     logits = model(torch.stack([slices[index] for index in range(4)]))
     model.head.bias[1] += (logits[:, 0] - logits[:, 1]).median()
     path = tmp_path_factory.mktemp("checkpoint") / "model.pth"
@@ -259,7 +260,7 @@ def test_averaging_over_views_makes_predictions_turn_with_the_slice(phantom, che
         image = np.asarray(Image.open(phantom / "Test-Image" / "phantom_0001.png"))
         Image.fromarray(np.rot90(image, turns).copy()).save(tmp_path / f"{turns}.png")
         Image.fromarray(np.rot90(image, turns)[::-1].copy()).save(tmp_path / f"{turns}_flipped.png")
-    slices = UnlabeledSlices(list_slices(tmp_path), image_size=64)
+    slices = UnlabeledSlices(list_slices(tmp_path), Preprocessing(image_size=64))
 
     def turned_back(tta):
         maps = predict(model, slices, device=torch.device("cpu"), tta=tta)

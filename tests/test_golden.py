@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.preprocessing import Preprocessing
 from models.carafe import CARAFE
 from utils.checkpoint import load_model
 from utils.ranger import Ranger
@@ -26,7 +27,7 @@ def released(golden, tmp_path_factory):
     path = tmp_path_factory.mktemp("released") / "released.pth"
     torch.save(fill.released_state_dict(), path)
     model, preprocessing = load_model(path)
-    assert preprocessing == {"image_size": 256, "align_grays": False, "typical_slice": None}
+    assert preprocessing == Preprocessing()
     return model
 
 

@@ -1,17 +1,18 @@
 """What a GPU changes: precisions, kernels, random numbers, loader processes. A CPU runs what it can of it."""
 
-import argparse
 import copy
 import csv
 import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_optimization import OPTIONS
+from test_optimization import CONFIG, DEVICE
 
+from data.preprocessing import Preprocessing
 from data.slices import UnlabeledSlices
 from data.transforms import augment
 from models import build_model, reassembly
@@ -22,7 +23,6 @@ from utils.optimization import Training
 
 # In fp16 the first scale may be too large for the first step, which is then left out, as torch warns.
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")]
-DEVICE = OPTIONS["device"]
 CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(DEVICE.type != "cuda", reason="needs a CUDA GPU")
 PRECISIONS = [pytest.param("off", marks=needs_gpu), "bf16", pytest.param("fp16", marks=needs_gpu)]
@@ -34,9 +34,7 @@ def new_network(device=DEVICE):
 
 
 def new_training(device=DEVICE, **options):
-    return Training(
-        new_network(device), argparse.Namespace(**OPTIONS | {"device": device} | options), steps_per_epoch=3
-    )
+    return Training(new_network(device), replace(CONFIG, **options), steps_per_epoch=3)
 
 
 def draw_batch(device=DEVICE):
@@ -69,7 +67,7 @@ def test_predictions_follow_float32_on_the_cpu(precision, tmp_path):
     for index, size in enumerate([(50, 41), (33, 71), (64, 64)]):
         pixels = np.random.default_rng(index).integers(0, 256, size, np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")
-    slices = UnlabeledSlices(sorted(tmp_path.iterdir()), image_size=52)
+    slices = UnlabeledSlices(sorted(tmp_path.iterdir()), Preprocessing(image_size=52))
     model = new_network(CPU)
     for _ in range(3):  # running statistics other than the initial ones
         model(draw_batch(CPU)[0])
@@ -115,7 +113,7 @@ def test_a_saved_state_goes_on_with_the_same_numbers(precision, tmp_path):
 
     second = new_training(amp=precision)
     state = torch.load(tmp_path / "state.pth", map_location="cpu", weights_only=True)
-    second.load_state_dict(state, lr=OPTIONS["lr"], weight_decay=0.0)
+    second.load_state_dict(state, lr=CONFIG.lr, weight_decay=0.0)
     again = augment(*draw_batch())
     assert torch.equal(again[0], images) and torch.equal(again[1], masks)
     assert second.step(*again).item() == pytest.approx(loss, rel=1e-3)

@@ -4,6 +4,7 @@ from PIL import Image
 
 from data.grays import SOFT_TISSUE, align_grays
 from data.phantom import draw_slice
+from data.preprocessing import Preprocessing
 from data.slices import UnlabeledSlices
 from data.window import LUNG, Window
 
@@ -58,6 +59,7 @@ def test_data_sets_align_on_request(hounsfield, tmp_path):
     gray = WIDE.to_gray(hounsfield[0])
     Image.fromarray(gray).save(tmp_path / "slice.png")
     stored, aligned = (
-        UnlabeledSlices([tmp_path / "slice.png"], image_size=96, align_grays=align)[0][0] for align in (False, True)
+        UnlabeledSlices([tmp_path / "slice.png"], Preprocessing(image_size=96, align_grays=align))[0][0]
+        for align in (False, True)
     )
     assert np.array_equal(stored.numpy() * 255, gray) and np.array_equal(aligned.numpy() * 255, align_grays(gray))

@@ -1,8 +1,8 @@
 """The training step: its ways to save memory and time change nothing but rounding, and it never waits for the GPU."""
 
-import argparse
 import copy
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,33 +12,20 @@ from torch.utils._pytree import tree_leaves
 from data.errors import InputError
 from data.transforms import augment
 from models import build_model
+from utils.config import TrainingConfig
 from utils.losses import segmentation_loss
 from utils.optimization import Training
 from utils.precision import choose_precision
 
 pytestmark = pytest.mark.gpu
-OPTIONS = {
-    "device": torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-    "epoch": 10,
-    "lr": 0.01,
-    "lr_schedule": "flat_cosine",
-    "optimizer_type": "ranger",
-    "weight_decay": 0.0,
-    "clip_grad": 1.0,
-    "lesion_margin": 0.0,
-    "dice_over": "batch",
-    "ema_decay": 0.9,
-    "amp": "off",
-    "accumulate": 1,
-    "checkpoint_activations": False,
-    "compile": False,
-}
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+CONFIG = TrainingConfig(epoch=10, lr=0.01, lesion_margin=0.0, dice_over="batch", ema_decay=0.9, amp="off")
 
 
 @pytest.fixture
 def batch():
     torch.manual_seed(0)
-    images = torch.rand(4, 1, 32, 32, device=OPTIONS["device"])
+    images = torch.rand(4, 1, 32, 32, device=DEVICE)
     return images, (images[:, 0] > 0.7).long()
 
 
@@ -46,11 +33,10 @@ def batch():
 def start():
     """A training of a small network, from the same weights whenever it is called."""
     torch.manual_seed(0)
-    model = build_model("cares_unet", base_channels=4).to(OPTIONS["device"])
+    model = build_model("cares_unet", base_channels=4).to(DEVICE)
 
     def training(**options):
-        args = argparse.Namespace(**OPTIONS | options)
-        return Training(copy.deepcopy(model), args, steps_per_epoch=3)
+        return Training(copy.deepcopy(model), replace(CONFIG, **options), steps_per_epoch=3)
 
     return training
 
@@ -78,7 +64,7 @@ def test_the_margin_is_for_labeled_slices_alone(start, batch, accumulate, dice_o
 
 def test_averaged_weights_of_a_trained_network_are_its_own_at_first(start, batch):
     model = start().model
-    training = Training(copy.deepcopy(model), argparse.Namespace(**OPTIONS), steps_per_epoch=3, trained=True)
+    training = Training(copy.deepcopy(model), CONFIG, steps_per_epoch=3, trained=True)
     training.step(*batch)
     halfway = [w.lerp(new, 0.1) for w, new in zip(model.parameters(), training.model.parameters(), strict=True)]
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(training.average.parameters(), halfway, strict=True))
@@ -209,9 +195,8 @@ def test_a_step_and_a_prediction_need_no_float64(start, batch):
     ("amp", "expected"), [("auto", "off"), ("off", "off"), ("bf16", "--amp bf16"), ("fp16", "--amp fp16")]
 )
 def test_a_macs_gpu_computes_in_float32(amp, expected):
-    args = argparse.Namespace(amp=amp, device=torch.device("mps"))
     if expected == "off":
-        assert choose_precision(args) == "off"
+        assert choose_precision(amp, torch.device("mps")) == "off"
     else:
         with pytest.raises(InputError, match=expected):
-            choose_precision(args)
+            choose_precision(amp, torch.device("mps"))

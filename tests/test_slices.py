@@ -7,6 +7,7 @@ from PIL import Image
 
 from data.errors import InputError
 from data.files import IGNORED_GRAY, list_slices, pair_by_stem, read_image, read_mask, split_pairs
+from data.preprocessing import Preprocessing
 from data.sampling import HalfAndHalf
 from data.slices import LesionSlices, UnlabeledSlices
 
@@ -126,12 +127,12 @@ def test_files_with_the_same_fault_are_told_together(tmp_path):
     for stem in (1, 2):
         (tmp_path / f"{stem}.png").write_text("not an image")
     with pytest.raises(InputError) as caught:
-        UnlabeledSlices(list_slices(tmp_path), image_size=16)
+        UnlabeledSlices(list_slices(tmp_path), Preprocessing(image_size=16))
     assert re.search(r": not a readable image: 1\.png \(.*\), 2\.png \(.*\); replace", str(caught.value))
     for stem in (0, 3):
         (tmp_path / f"{stem}.png").write_text("not an image")
     with pytest.raises(InputError, match=r"not a readable image: all 4 files, as 0\.png .*; replace or remove it$"):
-        UnlabeledSlices(list_slices(tmp_path), image_size=16)
+        UnlabeledSlices(list_slices(tmp_path), Preprocessing(image_size=16))
 
 
 def test_images_and_jpegs_given_as_masks(tmp_path):
@@ -166,18 +167,18 @@ def test_every_unreadable_file_is_named(folders):
     whole = (folders[1] / "10.png").read_bytes()
     (folders[1] / "10.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"images: not a readable image: 2\.jpg .*masks: .*: 10\.png "):
-        LesionSlices(pair_by_stem(*folders), image_size=16)
+        LesionSlices(pair_by_stem(*folders), Preprocessing(image_size=16))
 
 
 def test_size_of_mask_and_image_must_agree(folders):
     Image.fromarray(TRUTH[:-1]).save(folders[1] / "10.png")
     with pytest.raises(InputError, match=r"10\.png: not of its image's size .*9x5, the image 9x6"):
-        LesionSlices(pair_by_stem(*folders), image_size=16)
+        LesionSlices(pair_by_stem(*folders), Preprocessing(image_size=16))
 
 
 @pytest.mark.parametrize("cache_gb", [0, 4])
 def test_items(folders, cache_gb):
-    slices = LesionSlices(pair_by_stem(*folders), image_size=12, cache_gb=cache_gb)
+    slices = LesionSlices(pair_by_stem(*folders), Preprocessing(image_size=12), cache_gb=cache_gb)
     image, mask = slices[1]
     assert image.shape == (1, 12, 12) and image.dtype == torch.float32
     assert mask.shape == (12, 12) and mask.dtype == torch.int64
@@ -186,14 +187,14 @@ def test_items(folders, cache_gb):
     assert np.array_equal(mask, expected)
     assert slices.lesion_share() == pytest.approx(np.mean(expected))
 
-    unlabeled = UnlabeledSlices(list_slices(folders[0]), image_size=12, cache_gb=cache_gb)
+    unlabeled = UnlabeledSlices(list_slices(folders[0]), Preprocessing(image_size=12), cache_gb=cache_gb)
     assert torch.equal(unlabeled[1], image)
-    assert unlabeled.own_size(1) == (6, 9)
+    assert unlabeled.placements[1][1:] == (6, 9)
 
 
 def test_cached_slices_are_decoded_once(folders):
-    cached = LesionSlices(pair_by_stem(*folders), image_size=12)
-    uncached = LesionSlices(pair_by_stem(*folders), image_size=12, cache_gb=0)
+    cached = LesionSlices(pair_by_stem(*folders), Preprocessing(image_size=12))
+    uncached = LesionSlices(pair_by_stem(*folders), Preprocessing(image_size=12), cache_gb=0)
     for file in folders[0].iterdir():
         file.unlink()
     cached[0]
@@ -242,7 +243,9 @@ def test_masks_are_resized_without_new_values(tmp_path):
     stored = np.random.default_rng(0).choice([0, IGNORED_GRAY, 255], (61, 47)).astype(np.uint8)
     for name in ("image", "mask"):
         Image.fromarray(stored).save(tmp_path / f"{name}.png")
-    _, mask = LesionSlices([(tmp_path / "image.png", tmp_path / "mask.png")], image_size=32, pseudo=True)[0]
+    _, mask = LesionSlices(
+        [(tmp_path / "image.png", tmp_path / "mask.png")], Preprocessing(image_size=32), pseudo=True
+    )[0]
     expected = read_mask(tmp_path / "mask.png", pseudo=True).resize((32, 32), Image.NEAREST)
     assert set(mask.unique().tolist()) == {0, 1, 255}
     assert np.array_equal(mask, expected)

@@ -2,10 +2,11 @@
 
 import argparse
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from test_optimization import OPTIONS
+from test_optimization import CONFIG
 
 from benchmarks.measure import Timing, interleaved, peak_memory, ratio
 from benchmarks.reference import LoopRanger, PlainUNet, ReferenceUNet, UnfoldedCARAFE
@@ -71,9 +72,8 @@ def test_loop_ranger_takes_the_steps_of_ranger():
 def test_a_short_training_follows_the_reference(options):
     """The reference ends in a sigmoid; without it, its losses are those of our step, in other order of operations."""
     ours, reference = networks()
-    args = argparse.Namespace(**OPTIONS | {"device": CPU, "clip_grad": 0.0, "epoch": 100} | options)
-    training = Training(ours, args, steps_per_epoch=100)
-    optimizer = LoopRanger(reference.parameters(), lr=OPTIONS["lr"])
+    training = Training(ours, replace(CONFIG, clip_grad=0.0, epoch=100, **options), steps_per_epoch=100)
+    optimizer = LoopRanger(reference.parameters(), lr=CONFIG.lr)
     images = torch.rand(4, 1, 32, 32)
     masks = (images[:, 0] > 0.7).long()
     ours_lost, theirs_lost = [], []

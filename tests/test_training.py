@@ -1,6 +1,5 @@
 """fit(): a run that is killed and resumed ends as one that was not; a loss that is lost stops the run."""
 
-import argparse
 import csv
 import random
 import re
@@ -16,6 +15,7 @@ from conftest import ROOT
 import utils.training
 from models import build_model
 from utils.checkpoint import load_model, save_checkpoint
+from utils.config import TrainingConfig
 from utils.optimization import Training
 
 TINY = ("--base_channels", 2, "--image_size", 32, "--batchsize", 2)
@@ -193,8 +193,8 @@ def test_a_new_learning_rate_holds_from_the_first_resumed_step(phantom, tmp_path
     flags = ["--data_root", phantom, *TINY, "--decay_rate", 0.5, "--decay_start_epoch", 0, "--decay_epoch", 1]
     assert call("supervised_train", *flags, "--epoch", 2, "--save_folder", tmp_path)[0] == 0
     content = torch.load(tmp_path / "last.pth", weights_only=True)
-    args = argparse.Namespace(**content["run"]["options"], device=torch.device("cpu"))
-    training = Training(build_model(**content["model"]), args, steps_per_epoch=5)
-    training.load_state_dict(content["training"], lr=args.lr / 10, weight_decay=0.25)
-    assert training.lr == pytest.approx(args.lr / 10 / 4)
+    config = TrainingConfig(**content["run"]["options"])
+    training = Training(build_model(**content["model"]), config, steps_per_epoch=5)
+    training.load_state_dict(content["training"], lr=config.lr / 10, weight_decay=0.25)
+    assert training.lr == pytest.approx(config.lr / 10 / 4)
     assert training.optimizer.param_groups[0]["weight_decay"] == 0.25

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,12 +8,15 @@ from PIL import Image
 
 from data.files import list_slices, pair_by_stem
 from data.phantom import draw_slice
+from data.preprocessing import Preprocessing
 from data.slices import LesionSlices, ScanSlices, UnlabeledSlices
 from data.transforms import augment, random_positions
-from data.turns import mirror_axis, turns_towards, typical_slice
+from data.turns import mirror_axis, thumbnail, turns_towards, typical_slice
 from data.window import LUNG
 from utils.checkpoint import read_checkpoint
 from utils.inference import predict
+
+PLAIN = Preprocessing(image_size=64)
 
 
 @pytest.fixture(scope="module")
@@ -21,18 +26,18 @@ def chests():
 
 @pytest.fixture(scope="module")
 def typical(chests):
-    return typical_slice(chests[:12])
+    return typical_slice(map(thumbnail, chests[:12]))
 
 
 @pytest.mark.parametrize("turns", range(4))
 @pytest.mark.parametrize("lying", [0, 1])
 def test_slices_are_turned_back_and_mirror_images_count_as_alike(chests, turns, lying):
-    typical = typical_slice([np.rot90(chest, lying) for chest in chests[:12]])
+    typical = typical_slice([thumbnail(np.rot90(chest, lying)) for chest in chests[:12]])
     found = []
     for chest in chests[12:]:
         for side in (chest, chest[:, ::-1]):
             turned = np.ascontiguousarray(np.rot90(side, lying - turns))
-            found.append(turns_towards(typical, turned))
+            found.append(turns_towards(typical, thumbnail(turned)))
     # At the apex and the base there is no heart: front and back are much alike, and in doubt a slice stays.
     assert found.count(turns) == 24 if turns != 2 else 16 <= found.count(2) == 24 - found.count(0)
 
@@ -40,12 +45,12 @@ def test_slices_are_turned_back_and_mirror_images_count_as_alike(chests, turns, 
 def test_the_lungs_lie_side_by_side_or_one_above_the_other(chests, typical):
     assert mirror_axis(typical) == -1
     for count in (1, 8, 24):
-        assert mirror_axis(typical_slice(chests[-count:])) == -1
-        assert mirror_axis(typical_slice([np.rot90(chest) for chest in chests[-count:]])) == -2
+        assert mirror_axis(typical_slice(map(thumbnail, chests[-count:]))) == -1
+        assert mirror_axis(typical_slice([thumbnail(np.rot90(chest)) for chest in chests[-count:]])) == -2
 
 
 def test_a_slice_of_one_gray_stays(typical):
-    assert turns_towards(typical, np.full((40, 30), 7, np.uint8)) == 0
+    assert turns_towards(typical, thumbnail(np.full((40, 30), 7, np.uint8))) == 0
 
 
 TURNS = [0, 3, 0, 1]  # after which a slice lies as before; half a turn is left alone in doubt
@@ -54,18 +59,20 @@ TURNS = [0, 3, 0, 1]  # after which a slice lies as before; half a turn is left 
 @pytest.mark.parametrize("cache_gb", [1, 0])
 def test_data_sets_turn_images_and_masks_together(phantom, tmp_path, cache_gb):
     pairs = pair_by_stem(phantom / "Train-Image", phantom / "Train-Mask")
-    as_stored = LesionSlices(pairs, image_size=64)
-    typical = typical_slice(as_stored.images())
+    as_stored = LesionSlices(pairs, PLAIN)
+    fitted = PLAIN.fit(Image.open(image) for image, _ in pairs)
+    assert fitted == PLAIN.fit_thumbnails(as_stored.thumbnails)
     for number, pair in enumerate(pairs):
         for path, kind in zip(pair, ("image", "mask"), strict=True):
             (tmp_path / kind).mkdir(exist_ok=True)
             Image.fromarray(np.rot90(Image.open(path), -TURNS[number % 4])).save(tmp_path / kind / path.name)
     turned_pairs = pair_by_stem(tmp_path / "image", tmp_path / "mask")
-    turned = LesionSlices(turned_pairs, image_size=64, typical_slice=typical, cache_gb=cache_gb)
-    turned_later = LesionSlices(turned_pairs, image_size=64, cache_gb=cache_gb)
-    turned_later.turn_towards(typical)
+    turned = LesionSlices(turned_pairs, fitted, cache_gb=cache_gb)
+    turned_later = LesionSlices(turned_pairs, PLAIN, cache_gb=cache_gb)
+    for _ in range(2):  # the second time changes nothing
+        turned_later.reorient(fitted)
     for slices in (turned, turned_later):
-        assert list(slices.turns) == [TURNS[number % 4] for number in range(len(pairs))]
+        assert [where.turns for where in slices.placements] == [TURNS[number % 4] for number in range(len(pairs))]
         for (image, mask), (own_image, own_mask) in zip(as_stored, slices, strict=True):
             assert (image - own_image).abs().max() < 0.01 and torch.equal(mask, own_mask)
 
@@ -80,10 +87,10 @@ def test_what_is_found_is_turned_back(chests, typical, tmp_path, tta):
     model.forward = bright_is_lesion
     stored = np.ascontiguousarray(np.rot90(chests[20], 3)[:48])  # lungs cut off at a side, not square
     Image.fromarray(stored).save(tmp_path / "slice.png")
-    slices = UnlabeledSlices([tmp_path / "slice.png"], image_size=64, typical_slice=typical)
-    assert slices.turns == (1,)
+    slices = UnlabeledSlices([tmp_path / "slice.png"], replace(PLAIN, typical_slice=typical))
+    assert slices.placements == [(1, 48, 64)]
     [found] = predict(model, slices, device=torch.device("cpu"), tta=tta)
-    plain = UnlabeledSlices([tmp_path / "slice.png"], image_size=64)
+    plain = UnlabeledSlices([tmp_path / "slice.png"], PLAIN)
     [wanted] = predict(model, plain, device=torch.device("cpu"))
     assert found.shape == (2, 48, 64) and torch.allclose(found, wanted, atol=1e-5)
 
@@ -98,7 +105,7 @@ def test_mirror_images_are_averaged(typical, chests, tmp_path):
     model = torch.nn.Identity()
     model.forward = forward
     Image.fromarray(chests[0]).save(tmp_path / "slice.png")
-    slices = UnlabeledSlices([tmp_path / "slice.png"], image_size=64, typical_slice=typical)
+    slices = UnlabeledSlices([tmp_path / "slice.png"], replace(PLAIN, typical_slice=typical))
     [found] = predict(model, slices, device=torch.device("cpu"), tta=True)
     assert len(seen) == 2 and torch.equal(seen[0], seen[1].flip(-1))
     [plain] = predict(model, slices, device=torch.device("cpu"))
@@ -107,9 +114,9 @@ def test_mirror_images_are_averaged(typical, chests, tmp_path):
 
 def test_a_scan_is_turned_as_a_whole(typical):
     hu = np.stack([draw_slice(np.random.default_rng(seed), 64)[0] for seed in range(30)])
-    scan = ScanSlices(np.rot90(hu, 2, (1, 2)), window=LUNG, image_size=64, typical_slice=typical)
-    upright = ScanSlices(hu, window=LUNG, image_size=64, typical_slice=typical)
-    assert set(scan.turns) == {2} and set(upright.turns) == {0}
+    scan = ScanSlices(np.rot90(hu, 2, (1, 2)), replace(PLAIN, typical_slice=typical), window=LUNG)
+    upright = ScanSlices(hu, replace(PLAIN, typical_slice=typical), window=LUNG)
+    assert {where.turns for where in scan.placements} == {2} and {where.turns for where in upright.placements} == {0}
     assert (scan[3] - upright[3]).abs().max() < 0.01
 
 
@@ -135,7 +142,7 @@ def test_a_network_finds_the_same_in_turned_slices(phantom, tmp_path, call):
     """From training to the mask: slices that lie otherwise are turned, and their masks come back as they lie."""
     assert call("supervised_train", "--data_root", phantom, *SMALL, "--save_folder", tmp_path / "run")[0] == 0
     best = tmp_path / "run" / "best.pth"
-    assert mirror_axis(read_checkpoint(best)["preprocessing"]["typical_slice"]) == -1
+    assert Preprocessing(**read_checkpoint(best)["preprocessing"]).mirror_axis == -1
     (tmp_path / "images").mkdir()
     for file in list_slices(phantom / "Train-Image"):
         Image.fromarray(np.rot90(Image.open(file))).save(tmp_path / "images" / file.name)
@@ -203,11 +210,11 @@ def test_real_slices_that_lie_on_the_other_side():
     folders = (lung / "Doctor-label" / "Imgs", lung / "Pseudo-label" / "Imgs", root / "TestingSet")
     labeled, unlabeled = (list_slices(folder) for folder in folders[:2])
     test = list_slices(folders[2] / "LungInfection-Test" / "Imgs")
-    options = {"image_size": 96, "align_grays": True}
-    typical = typical_slice([(x[0] * 255).byte().numpy() for x in UnlabeledSlices(labeled, **options)])
-    assert mirror_axis(typical) == -2
+    plain = Preprocessing(image_size=96, align_grays=True)
+    fitted = plain.fit_thumbnails(UnlabeledSlices(labeled, plain).thumbnails)
+    assert fitted.mirror_axis == -2
     turned = {}
-    for file, turns in zip(unlabeled, UnlabeledSlices(unlabeled, typical_slice=typical, **options).turns, strict=True):
-        turned.setdefault("corona" in file.name, []).append(turns)
+    for file, placement in zip(unlabeled, UnlabeledSlices(unlabeled, fitted).placements, strict=True):
+        turned.setdefault("corona" in file.name, []).append(placement.turns)
     assert np.mean(np.array(turned[True]) == 2) > 0.95 and np.mean(np.array(turned[False]) == 0) > 0.97
-    assert not any(UnlabeledSlices(test + labeled, typical_slice=typical, **options).turns)
+    assert not any(placement.turns for placement in UnlabeledSlices(test + labeled, fitted).placements)

@@ -11,12 +11,14 @@ import os
 import pickle
 import re
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from data.errors import InputError
+from data.preprocessing import Preprocessing
 from models import build_model
 from models.blocks import fold_batch_norm
 
@@ -42,6 +44,15 @@ RELEASED_NAMES = [
     (r"^(up\d)\.down\.", r"\1.compressor."),
     (r"^up(\d)\.", lambda match: f"up{5 - int(match[1])}."),
 ]
+
+
+@dataclass
+class Start:
+    """The checkpoint that a run begins from: with its weights alone or, to ``resume`` it, with all that it holds."""
+
+    path: Path
+    content: dict
+    resume: bool
 
 
 def save_checkpoint(path: Path, content: dict) -> None:
@@ -77,8 +88,6 @@ def read_checkpoint(path: Path) -> dict:
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a checkpoint; give a CARes-UNet checkpoint")
     if content.get("format") == FORMAT and content.keys() >= FIELDS:
-        for added_later, absent in (("align_grays", False), ("typical_slice", None)):
-            content["preprocessing"].setdefault(added_later, absent)
         return content
     if "classfier.weight" in content:
         content = _rename_released(content)
@@ -93,26 +102,23 @@ def read_checkpoint(path: Path) -> dict:
             "num_classes": num_classes,
             "base_channels": base_channels,
         },
-        "preprocessing": {"image_size": 256, "align_grays": False, "typical_slice": None},
+        "preprocessing": Preprocessing().to_dict(),
         "weights": content,
         "epoch": 0,
     }
 
 
-def load_model(path: Path | str, *, image_size: int | None = None) -> tuple[nn.Module, dict]:
+def load_model(path: Path | str, *, image_size: int | None = None) -> tuple[nn.Module, Preprocessing]:
     """The network of a checkpoint, rebuilt from the file alone, and its preprocessing.
 
     The network is for prediction only: in eval mode, its batch norms folded into the convolutions before them. Its
     ``knows_turns`` says whether it was trained on flipped and turned slices.
 
-    Takes all that ``read_checkpoint`` does. The preprocessing is ``{"image_size": int, "align_grays": bool,
-    "typical_slice": list | None}``: the side to which slices were resized (or the one given here in its place), whether
-    their gray levels were brought together, and what they are turned towards; the data sets of data/slices.py take it.
-    Raises InputError as ``read_checkpoint`` does, and if weights
-    are missing or of another shape.
+    Takes all that ``read_checkpoint`` does. ``image_size``: the side to resize slices to in place of the file's.
+    Raises InputError as ``read_checkpoint`` does, and if weights are missing or of another shape.
     """
     content = read_checkpoint(Path(path))
-    preprocessing = content["preprocessing"] | ({"image_size": image_size} if image_size else {})
+    preprocessing = Preprocessing(**content["preprocessing"] | ({"image_size": image_size} if image_size else {}))
     model = fold_batch_norm(rebuild(content, path).eval())
     model.knows_turns = content.get("run", {}).get("options", {}).get("data_augmentation", False)
     return model, preprocessing

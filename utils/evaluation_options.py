@@ -36,18 +36,9 @@ def prediction_options(args: argparse.Namespace, model: nn.Module) -> dict:
     return {
         "device": args.device,
         "batchsize": args.batchsize or (8 if args.device.type == "cuda" else 1),
-        "precision": choose_precision(args),
+        "precision": choose_precision(args.amp, args.device),
         "num_workers": args.num_workers or 0,
         "tta": model.knows_turns if args.tta is None else args.tta,
-    }
-
-
-def preprocessing_in_brief(preprocessing: dict) -> dict:
-    """The preprocessing of ``load_model`` for a summary: of the typical slice, whether there is one."""
-    return {
-        "image_size": preprocessing["image_size"],
-        "align_grays": preprocessing["align_grays"],
-        "align_turns": preprocessing["typical_slice"] is not None,
     }
 
 
@@ -132,4 +123,4 @@ def parse_evaluation_options(parser: Parser) -> argparse.Namespace:
     args.reads = [path for path in inputs if path]
     if args.img_save_folder is None:
         args.img_save_folder = Path("runs/scores" if args.predictions else "CARes_Unet")
-    return complete(args, parser)
+    return complete(args)

@@ -6,13 +6,11 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data.slices import ScanSlices, UnlabeledSlices
-from data.turns import mirror_axis
 from utils import malloc
 from utils.precision import autocast
 
@@ -55,7 +53,7 @@ def _predict_batches(
     precision: str,
     tta: bool,
 ) -> Iterator[list[Tensor]]:
-    mirror = mirror_axis(slices.typical_slice) if slices.typical_slice else None
+    mirror = slices.preprocessing.mirror_axis
     index = 0
     for images in batches:
         images = images.to(device)
@@ -63,9 +61,7 @@ def _predict_batches(
             maps = _averaged_over_views(model, images, mirror) if tta else _probabilities(model, images)
         found = []
         for probabilities in maps:
-            probabilities = probabilities.rot90(-slices.turns[index], (-2, -1))
-            own_size = slices.own_size(index)
-            found.append(F.interpolate(probabilities[None], own_size, mode="bilinear", antialias=True)[0].cpu())
+            found.append(slices.preprocessing.undo(probabilities, slices.placements[index]).cpu())
             index += 1
         yield found
 

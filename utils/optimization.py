@@ -1,6 +1,5 @@
 """A training step and its state: network, averaged weights, optimizer, schedule, precision."""
 
-import argparse
 import copy
 import math
 from functools import partial
@@ -11,6 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from models.blocks import ResidualStage
 from utils import malloc
+from utils.config import TrainingConfig
 from utils.losses import segmentation_loss
 from utils.precision import autocast, choose_precision
 from utils.ranger import Ranger
@@ -23,14 +23,15 @@ OPTIMIZERS = {
 }
 
 
-def build_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.Optimizer:
-    """The optimizer of ``--optimizer_type``, with ``--lr`` and ``--weight_decay``."""
-    return OPTIMIZERS[args.optimizer_type](model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
+def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """The optimizer of the config, with its learning rate and weight decay."""
+    kind = OPTIMIZERS[config.optimizer_type]
+    return kind(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
-def build_schedule(optimizer: torch.optim.Optimizer, args: argparse.Namespace, steps_per_epoch: int) -> LambdaLR:
-    """The schedule of ``--lr_schedule``, to be stepped after every optimizer step."""
-    total = args.epoch * steps_per_epoch
+def build_schedule(optimizer: torch.optim.Optimizer, config: TrainingConfig, steps_per_epoch: int) -> LambdaLR:
+    """The learning-rate schedule of the config, to be stepped after every optimizer step."""
+    total = config.epoch * steps_per_epoch
 
     def flat_cosine(step: int) -> float:
         # As Ranger's author advises: the full rate for 72 % of the run, then a cosine down to 0.
@@ -38,10 +39,10 @@ def build_schedule(optimizer: torch.optim.Optimizer, args: argparse.Namespace, s
         return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
     def step_decay(step: int) -> float:
-        epochs_past_start = step // steps_per_epoch - args.decay_start_epoch
-        return args.decay_rate ** max(0, epochs_past_start // args.decay_epoch)
+        epochs_past_start = step // steps_per_epoch - config.decay_start_epoch
+        return config.decay_rate ** max(0, epochs_past_start // config.decay_epoch)
 
-    return LambdaLR(optimizer, {"flat_cosine": flat_cosine, "step": step_decay}[args.lr_schedule])
+    return LambdaLR(optimizer, {"flat_cosine": flat_cosine, "step": step_decay}[config.lr_schedule])
 
 
 class Training:
@@ -54,26 +55,26 @@ class Training:
     def __init__(
         self,
         model: nn.Module,
-        args: argparse.Namespace,
+        config: TrainingConfig,
         *,
         steps_per_epoch: int,
         trained: bool = False,
     ) -> None:
-        self.model, self.device, self.steps = model, args.device, 0
+        self.model, self.device, self.steps = model, next(model.parameters()).device, 0
         if self.device.type == "cpu":
             malloc.set_options(malloc.TRAINING)
-        self.clip_grad, self.ema_decay, self.accumulate = args.clip_grad, args.ema_decay, args.accumulate
+        self.clip_grad, self.ema_decay, self.accumulate = config.clip_grad, config.ema_decay, config.accumulate
         for stage in model.modules():
             if isinstance(stage, ResidualStage):
-                stage.checkpointed = args.checkpoint_activations
-        self.forward = torch.compile(model) if args.compile else model
-        self.precision = choose_precision(args)
+                stage.checkpointed = config.checkpoint_activations
+        self.forward = torch.compile(model) if config.compile else model
+        self.precision = choose_precision(config.amp, self.device)
         self.average = copy.deepcopy(model)
-        self.trained, self.lesion_margin = trained, args.lesion_margin
-        self.loss = partial(segmentation_loss, dice_over=args.dice_over)
-        self.optimizer = build_optimizer(model, args)
-        self.schedule = build_schedule(self.optimizer, args, steps_per_epoch)
-        self.scaler = torch.amp.GradScaler(args.device.type, enabled=self.precision == "fp16")
+        self.trained, self.lesion_margin = trained, config.lesion_margin
+        self.loss = partial(segmentation_loss, dice_over=config.dice_over)
+        self.optimizer = build_optimizer(model, config)
+        self.schedule = build_schedule(self.optimizer, config, steps_per_epoch)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     @property
     def lr(self) -> float:
@@ -83,7 +84,7 @@ class Training:
     def step(self, images: Tensor, masks: Tensor, *, labeled_share: float = 1.0) -> Tensor:
         """Learn from images float32 ``(N, C, H, W)`` and masks int64 ``(N, H, W)``; the loss, still on the device.
 
-        ``--lesion_margin`` is for the labeled share of them, the first: a network trained with it labels the others.
+        The lesion margin is for the labeled share of them, the first: a network trained with it labels the others.
         """
         loss = torch.zeros((), device=self.device)
         margins = torch.full((len(images), 1, 1, 1), self.lesion_margin, device=self.device)

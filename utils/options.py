@@ -2,19 +2,10 @@
 
 import argparse
 
-import torch
-
 from data.command_line import Parser, number
+from utils.config import FOLDERS
+from utils.device import choose_device
 from utils.precision import choose_precision
-
-FOLDERS = {
-    "train_img_path": "Train-Image",
-    "train_msk_path": "Train-Mask",
-    "semi_img_path": "Unlabeled",
-    "semi_msk_path": "Pos-Mask",
-    "image_dir": "Unlabeled",
-    "mask_dir": "Pos-Mask",
-}
 
 
 def add_device_options(parser: Parser) -> None:
@@ -36,27 +27,20 @@ def add_device_options(parser: Parser) -> None:
     )
 
 
-def complete(args: argparse.Namespace, parser: Parser) -> argparse.Namespace:
+def complete(args: argparse.Namespace) -> argparse.Namespace:
     """Fill in what was left out: folders from --data_root, and the device."""
     complete_folders(args)
-    if args.device == "auto":
-        args.device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(args.device)
-        if device.type not in ("cpu", "cuda", "mps"):
-            raise RuntimeError("neither cpu, cuda nor mps")
-        if device.type == "mps" and not torch.backends.mps.is_available():
-            raise RuntimeError("no Apple GPU that PyTorch can use is there")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        parser.error(f"--device {args.device}: {str(error).splitlines()[0][:200]}; use --device auto")
-    args.device = device
-    choose_precision(args)  # refuses what the device can't do, before any slice is read
+    args.device = choose_device(args.device)
+    choose_precision(args.amp, args.device)  # refuses what the device can't do, before any slice is read
     return args
 
 
 def complete_folders(args: argparse.Namespace) -> None:
     """Fill in the folders that were left out, from --data_root."""
-    for name, folder in FOLDERS.items():
+    for name, folder in {
+        **FOLDERS,
+        "image_dir": FOLDERS["semi_img_path"],
+        "mask_dir": FOLDERS["semi_msk_path"],
+    }.items():
         if name in args and getattr(args, name) is None:
             setattr(args, name, args.data_root / folder)

@@ -1,6 +1,5 @@
 """Mixed precision: which, and the context of a forward pass."""
 
-import argparse
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -8,17 +7,17 @@ import torch
 from data.errors import InputError
 
 
-def choose_precision(args: argparse.Namespace) -> str:
-    """``--amp`` with ``auto`` resolved: bf16 or fp16 on a CUDA GPU, off elsewhere. InputError if unavailable."""
-    if args.amp == "auto":
-        if args.device.type != "cuda":
+def choose_precision(amp: str, device: torch.device) -> str:
+    """``amp`` with ``auto`` resolved: bf16 or fp16 on a CUDA GPU, off elsewhere. InputError if unavailable."""
+    if amp == "auto":
+        if device.type != "cuda":
             return "off"
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if args.amp != "off" and args.device.type == "mps":
-        raise InputError(f"--amp {args.amp}: --device mps computes in float32; use --amp off")
-    if args.amp == "fp16" and args.device.type != "cuda":
+    if amp != "off" and device.type == "mps":
+        raise InputError(f"--amp {amp}: --device mps computes in float32; use --amp off")
+    if amp == "fp16" and device.type != "cuda":
         raise InputError("--amp fp16: needs a CUDA GPU; use --amp off or --amp bf16")
-    return args.amp
+    return amp
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:

@@ -40,7 +40,7 @@ def report_images(slices: UnlabeledSlices) -> None:
 
 
 def _report_looks(slices: LesionSlices | UnlabeledSlices) -> None:
-    if turned := sum(turns > 0 for turns in slices.turns):
+    if turned := sum(placement.turns > 0 for placement in slices.placements):
         print(f"{'':<11} {turned} of them turned, to lie as those that were trained on")
     gray = slices.mean_gray()
     if gray < NEARLY_BLACK:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from data.errors import FileError, InputError
 from data.files import bare_case, case_of
+from data.preprocessing import Preprocessing
 from data.slices import ScanSlices
 from data.volumes import Geometry, Volume, is_volume, read_labels, read_scan
 from data.window import Window
@@ -62,7 +63,7 @@ def predict_scans(
     left_out: list[FileError],
     *,
     window: Window,
-    preprocessing: dict,
+    preprocessing: Preprocessing,
     **options,
 ) -> Iterator[tuple[Scan, Volume, np.ndarray, np.ndarray | None]]:
     """Yield each scan with its volume, its lesion map, uint8 ``(S, H, W)``, and its true lesions or None.
@@ -80,7 +81,7 @@ def predict_scans(
             continue
         if volume.note:
             tqdm.write(f"{'':<11} note: {volume.note}")
-        slices = ScanSlices(volume.slices, window=window, **preprocessing)
+        slices = ScanSlices(volume.slices, preprocessing, window=window)
         yield scan, volume, np.stack([lesion_map(found) for found in predict(network, slices, **options)]), truth
 
 

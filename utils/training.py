@@ -1,6 +1,5 @@
 """``fit``: the training loop of both trainers, with validation, logging, checkpoints and resume."""
 
-import argparse
 import math
 import time
 from collections.abc import Callable
@@ -14,31 +13,30 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data.errors import InputError
+from data.preprocessing import Preprocessing
 from data.sampling import HalfAndHalf
 from data.slices import LesionSlices
 from data.transforms import augment
-from data.turns import mirror_axis
 from models import build_model
-from utils.checkpoint import rebuild, save_checkpoint
+from utils.checkpoint import Start, rebuild, save_checkpoint
+from utils.config import TrainingConfig
+from utils.device import choose_device
 from utils.metrics import scores
 from utils.optimization import Training
 from utils.reporting import RunLog, warn
 from utils.results import prepare_folder
 from utils.teacher import TeacherLabels
-from utils.training_options import NETWORK_OPTIONS, loader_options, options_of, preprocessing
+from utils.training_data import loader_options
 
 READ_LOSS_EVERY = 1  # seconds; reading a loss makes the host wait for the GPU
 DRAW_EVERY = 30  # seconds; drawing takes about one, an epoch of a small network less
 SAVE_SHARE = 0.05  # of the time; a full-width last.pth takes 1 GB, longer to write than a GPU needs for an epoch
 
 
-def initial_model(args: argparse.Namespace) -> nn.Module:
-    """A new network, or the one of ``--pretrained_model`` or ``--resume``, on the device."""
-    if args.checkpoint:
-        model = rebuild(args.checkpoint, args.resume or args.pretrained_model)
-    else:
-        model = build_model("cares_unet", **{name: getattr(args, name) for name in NETWORK_OPTIONS})
-    return model.to(args.device)
+def initial_model(config: TrainingConfig, start: Start | None = None) -> nn.Module:
+    """A new network, or that of the checkpoint to start from, on the device of the config."""
+    model = rebuild(start.content, start.path) if start else build_model(**config.network)
+    return model.to(choose_device(config.device))
 
 
 def fit(
@@ -46,51 +44,58 @@ def fit(
     batches: DataLoader,
     labeled: LesionSlices,
     validation: LesionSlices | None,
-    args: argparse.Namespace,
+    config: TrainingConfig,
     *,
+    preprocessing: Preprocessing,
+    script: str,
+    start: Start | None = None,
     mixture: HalfAndHalf | None = None,
     teacher_labels: TeacherLabels | None = None,
 ) -> None:
-    """Train ``model`` for ``args.epoch`` epochs and keep the results in ``args.save_folder``.
+    """Train ``model`` for ``config.epoch`` epochs and keep the results in ``config.save_folder``.
 
     batches: a loader of images float32 ``(N, C, H, W)`` and masks int64 ``(N, H, W)``; one pass is one epoch.
     validation: its mean Dice decides which weights become ``best.pth``, and some of it is drawn in ``validation.png``.
     Without it (None) the newest weights do, and some labeled slices are drawn in ``training.png``.
+    preprocessing: what was done to the slices; with the name of the ``script`` it is kept in the checkpoints.
+    start: the checkpoint that ``model`` comes from, or of the run to resume; its content is released.
     mixture: the sampler of ``batches`` if some are half pseudo-labeled; once these have ended, the best epoch is sought
     anew. teacher_labels: augments these in place of the usual augmentation, and labels that half anew.
     ``last.pth`` has all that a resumed run needs to go on bit for bit.
     Raises InputError if there is no full batch, the folder can't be written, or the loss stops being finite.
     """
-    folder: Path = args.save_folder
+    folder = config.save_folder
     if len(batches) == 0:
-        raise InputError(f"--batchsize {args.batchsize}: fewer training slices than that; lower it or add slices")
+        raise InputError(f"--batchsize {config.batchsize}: fewer training slices than that; lower it or add slices")
     prepare_folder(folder)
     last = folder / "last.pth"
 
-    training = Training(model, args, steps_per_epoch=len(batches), trained=args.checkpoint is not None)
+    training = Training(model, config, steps_per_epoch=len(batches), trained=start is not None)
     done, best = 0, -1.0
-    if args.resume:
-        done = args.checkpoint["epoch"]
+    if start and start.resume:
+        done = start.content["epoch"]
         if (folder / "best.pth").exists():  # not in another --save_folder
-            best = args.checkpoint["best_score"]
-        _stop_if_the_split_changed(validation, args)
-        training.load_state_dict(args.checkpoint["training"], lr=args.lr, weight_decay=args.weight_decay)
-    elif args.checkpoint:
-        _warn_if_seen(validation, args)
-    args.checkpoint = None  # frees as much memory as the network and the optimizer take
+            best = start.content["best_score"]
+        _stop_if_the_split_changed(validation, start)
+        state = start.content["training"]
+        training.load_state_dict(state, lr=config.learning_rate, weight_decay=config.weight_decay)
+        del state
+    elif start:
+        _warn_if_seen(validation, start)
+    if start:
+        start.content = {}  # frees as much memory as the network and the optimizer take
     log = RunLog(folder, epochs_done=done)
-    print(f"training    {_describe(training, args)}")
-    print(f"run         epochs {done + 1} to {args.epoch} of {len(batches)} steps; if interrupted: --resume {last}")
+    print(f"training    {_describe(training, config)}")
+    print(f"run         epochs {done + 1} to {config.epoch} of {len(batches)} steps; if interrupted: --resume {last}")
 
     shown = ("training", labeled) if validation is None else ("validation", validation)
     if validation is not None:
-        validation_batches = DataLoader(validation, batch_size=args.batchsize, **loader_options(args, validation))
-    typical = preprocessing(args)["typical_slice"]
-    mirror = mirror_axis(typical) if typical else None
+        validation_batches = DataLoader(validation, batch_size=config.batchsize, **loader_options(config, validation))
+    mirror = preprocessing.mirror_axis
     drawn_at = time.monotonic()
     saved_at = save_seconds = float("-inf")
-    bar = tqdm(total=args.epoch * len(batches), initial=done * len(batches), unit="step", disable=None)
-    for epoch in range(done + 1, args.epoch + 1):
+    bar = tqdm(total=config.epoch * len(batches), initial=done * len(batches), unit="step", disable=None)
+    for epoch in range(done + 1, config.epoch + 1):
         started = time.monotonic()
         bar.set_description_str(f"epoch {epoch}" + (f", best Dice {best:.3f}" if best >= 0 else ""), refresh=False)
         labeled_share = 1.0
@@ -102,7 +107,7 @@ def fit(
         if teacher_labels and labeled_share < 1:
             augmentation = partial(teacher_labels, teacher=training.average_logits, mirror=mirror)
         else:
-            augmentation = partial(augment, mirror=mirror) if args.data_augmentation else None
+            augmentation = partial(augment, mirror=mirror) if config.data_augmentation else None
         row = {"epoch": epoch, **_train_epoch(training, batches, labeled_share, augmentation, bar, last)}
         if teacher_labels:
             row |= teacher_labels.report()
@@ -114,23 +119,23 @@ def fit(
         is_best = validation is None or row["val_dice"] > best
         best = row.get("val_dice", best) if is_best else best
         log.add(row, is_best=is_best)
-        if time.monotonic() - drawn_at > DRAW_EVERY or epoch == args.epoch:
+        if time.monotonic() - drawn_at > DRAW_EVERY or epoch == config.epoch:
             log.draw(*shown, predict=partial(_masks, training))
             drawn_at = time.monotonic()
 
         content = {
             "model": model.config,
-            "preprocessing": preprocessing(args),
+            "preprocessing": preprocessing.to_dict(),
             "weights": training.average.state_dict(),
             "epoch": epoch,
             "best_score": best,
-            "run": {"script": args.script, "options": options_of(args), "validation": _stems(validation)},
+            "run": {"script": script, "options": config.to_dict(), "validation": _stems(validation)},
         }
         started = time.monotonic()
-        is_due = started - saved_at > save_seconds / SAVE_SHARE or epoch == args.epoch
+        is_due = started - saved_at > save_seconds / SAVE_SHARE or epoch == config.epoch
         if is_best and (is_due or validation is not None):  # without validation every epoch is the best so far
             save_checkpoint(folder / "best.pth", content)
-        if args.snapshots and epoch > args.save_start_epoch and epoch % args.snapshots == 0:
+        if config.snapshots and epoch > config.save_start_epoch and epoch % config.snapshots == 0:
             save_checkpoint(folder / f"epoch_{epoch}.pth", content)
         if is_due:
             save_checkpoint(last, {**content, "training": training.state_dict()})
@@ -139,8 +144,8 @@ def fit(
     bar.close()
     log.close()
     print(f"finished    {folder / 'best.pth'}" + (f", validation Dice {best:.4f}" if validation is not None else ""))
-    if args.device.type == "cuda":
-        print(f"memory      {torch.cuda.max_memory_allocated(args.device) / 1e9:.2f} GB of the GPU's at most")
+    if training.device.type == "cuda":
+        print(f"memory      {torch.cuda.max_memory_allocated(training.device) / 1e9:.2f} GB of the GPU's at most")
     if best == 0:
         warn("not one lesion was found in the validation slices; look at validation.png and curves.png")
 
@@ -193,36 +198,36 @@ def _stems(validation: LesionSlices | None) -> list[str]:
     return [image.stem for image, _ in validation.files] if validation is not None else []
 
 
-def _stop_if_the_split_changed(validation: LesionSlices | None, args: argparse.Namespace) -> None:
+def _stop_if_the_split_changed(validation: LesionSlices | None, start: Start) -> None:
     # Slices that the run has trained on would make its validation Dice look better than it is.
-    if changed := sorted(set(_stems(validation)) ^ set(args.checkpoint["run"]["validation"])):
+    if changed := sorted(set(_stems(validation)) ^ set(start.content["run"]["validation"])):
         raise InputError(
-            f"--resume {args.resume}: the validation slices are not those of the run ({', '.join(changed)} differ); "
+            f"--resume {start.path}: the validation slices are not those of the run ({', '.join(changed)} differ); "
             "restore the slices and --seed, or start anew with --pretrained_model"
         )
 
 
-def _warn_if_seen(validation: LesionSlices | None, args: argparse.Namespace) -> None:
-    run = args.checkpoint.get("run")
+def _warn_if_seen(validation: LesionSlices | None, start: Start) -> None:
+    run = start.content.get("run")
     if run and (seen := sorted(set(_stems(validation)) - set(run["validation"]))):
         warn(
-            f"{args.pretrained_model} may have been trained on validation slices ({', '.join(seen)}), whose Dice "
+            f"{start.path} may have been trained on validation slices ({', '.join(seen)}), whose Dice "
             "is then too good; give both runs the same --seed and --val_fraction"
         )
 
 
-def _describe(training: Training, args: argparse.Namespace) -> str:
+def _describe(training: Training, config: TrainingConfig) -> str:
     model, precision = training.model, training.precision
-    if args.device.type == "cuda":
-        device = torch.cuda.get_device_name(args.device)
-    elif args.device.type == "mps":
+    if training.device.type == "cuda":
+        device = torch.cuda.get_device_name(training.device)
+    elif training.device.type == "mps":
         device = "an Apple GPU (MPS)"
     else:
         device = f"CPU with {torch.get_num_threads()} threads"
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     width = model.config["base_channels"]
     return (
-        f"{model.config['name']} of width {width}, {parameters:.2f} M parameters, {args.image_size} px, on {device}, "
+        f"{model.config['name']} of width {width}, {parameters:.2f} M parameters, {config.image_size} px, on {device}, "
         f"{'float32' if precision == 'off' else precision}"
     )
 

@@ -4,10 +4,12 @@ import os
 
 from data.errors import InputError
 from data.files import Pair, cases_of, pair_by_stem, split_pairs
+from data.preprocessing import Preprocessing
 from data.slices import LesionSlices
 from utils.checkpoint import Start
 from utils.config import TrainingConfig
 from utils.device import choose_device
+from utils.reporting import report_pairs
 
 
 def labeled_pairs(config: TrainingConfig) -> tuple[list[Pair], list[Pair]]:
@@ -24,10 +26,24 @@ def labeled_pairs(config: TrainingConfig) -> tuple[list[Pair], list[Pair]]:
     return training, validation
 
 
-def initial_preprocessing(config: TrainingConfig, start: Start | None) -> dict:
-    """What is done to every slice before the network sees it, as the data sets take it and checkpoints keep it."""
-    typical = start.content["preprocessing"]["typical_slice"] if start and config.align_turns else None
-    return {"image_size": config.image_size, "align_grays": config.align_grays, "typical_slice": typical}
+def read_labeled(
+    config: TrainingConfig, start: Start | None
+) -> tuple[LesionSlices, LesionSlices | None, Preprocessing]:
+    """The labeled slices to train on, those to validate on, if any, and what is done to all slices.
+
+    A new run learns the orientation of its training slices; one that starts from a checkpoint has its.
+    """
+    train_pairs, val_pairs = labeled_pairs(config)
+    typical = Preprocessing(**start.content["preprocessing"]).typical_slice if start and config.align_turns else None
+    preprocessing = Preprocessing(image_size=config.image_size, align_grays=config.align_grays, typical_slice=typical)
+    labeled = LesionSlices(train_pairs, preprocessing, cache_gb=config.cache_gb)
+    if config.align_turns and not typical:
+        preprocessing = preprocessing.fit_thumbnails(labeled.thumbnails)
+        labeled.reorient(preprocessing)
+    validation = LesionSlices(val_pairs, preprocessing, cache_gb=config.cache_gb) if val_pairs else None
+    report_pairs("labeled", labeled)
+    report_pairs("validation", validation)
+    return labeled, validation, preprocessing
 
 
 def loader_options(config: TrainingConfig, *slices: LesionSlices) -> dict:

@@ -9,7 +9,6 @@ from benchmarks.speed.carafe import measure_carafe
 from benchmarks.speed.estimate import estimate_minutes, time_forward
 from benchmarks.speed.machine import describe_machine
 from benchmarks.speed.network import (
-    TRAINING,
     measure_context,
     measure_inference,
     measure_optimizer,
@@ -41,8 +40,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=number(int, 1), default=5, help="times that each piece of work is timed")
     parser.add_argument("--save_folder", type=Path, default=Path("runs/speed"), help="for speed.json and speed.md")
     add_device_options(parser)
-    parser.set_defaults(**TRAINING)
-    args = complete(parser.parse_args(), parser)
+    args = complete(parser.parse_args())
     if args.image_size % 16 or args.batchsize % 2:
         parser.error("--image_size, --batchsize: give a multiple of 16, and an even number")
     prepare_folder(args.save_folder)

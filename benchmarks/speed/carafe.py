@@ -54,7 +54,7 @@ def build_carafe(reference: bool, shares: list[int], backward: bool, args: argpa
         modules.append(module)
         inputs.append(x.requires_grad_(backward))
         grads.append(grad)
-    precision = "off" if reference else choose_precision(args)
+    precision = "off" if reference else choose_precision(args.amp, args.device)
 
     def work() -> None:
         with torch.set_grad_enabled(backward):

@@ -17,7 +17,7 @@ def build_ceiling(args: argparse.Namespace) -> Work:
 
 
 def element_type(args: argparse.Namespace) -> torch.dtype:
-    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(choose_precision(args), torch.float32)
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(choose_precision(args.amp, args.device), torch.float32)
 
 
 def ceiling_side(args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 
 import torch
@@ -14,25 +15,13 @@ from benchmarks.speed.report import Report
 from models import build_model
 from models.blocks import fold_batch_norm
 from utils import malloc
+from utils.config import TrainingConfig
 from utils.losses import segmentation_loss
 from utils.optimization import Training
 from utils.precision import autocast, choose_precision
 from utils.ranger import Ranger
 
-TRAINING = {
-    "epoch": 100,
-    "optimizer_type": "ranger",
-    "lr": 5e-3,
-    "weight_decay": 0.0,
-    "lr_schedule": "flat_cosine",
-    "clip_grad": 1.0,
-    "lesion_margin": 0.0,
-    "dice_over": "batch",
-    "ema_decay": 0.99,
-    "accumulate": 1,
-    "checkpoint_activations": False,
-    "compile": False,
-}
+TRAINING = TrainingConfig(epoch=100, lr=5e-3, lesion_margin=0.0, dice_over="batch")
 
 # What malloc's options come to in a program that leaves them alone and frees blocks of more than 32 MiB.
 AS_IT_COMES = {malloc.M_TRIM_THRESHOLD: 64 << 20, malloc.M_MMAP_THRESHOLD: 32 << 20, malloc.M_MMAP_MAX: 65536}
@@ -61,7 +50,7 @@ def build_inference(who: str, args: argparse.Namespace) -> Work:
     """A forward pass in eval mode by one of ``NETWORKS``: ours as test.py does it, the others in float32."""
     model = build_network(who, args).eval()
     model = fold_batch_norm(model) if who == "ours" else model
-    precision = choose_precision(args) if who == "ours" else "off"
+    precision = choose_precision(args.amp, args.device) if who == "ours" else "off"
     options = malloc.PREDICTING if who == "ours" else AS_IT_COMES
     x = torch.rand(inference_batch(args), 1, args.image_size, args.image_size, device=args.device)
 
@@ -121,7 +110,7 @@ def name_flags(options: dict) -> str:
 
 def build_step(args: argparse.Namespace, options: dict) -> Work:
     model = build_network("ours", args).train()
-    training = Training(model, argparse.Namespace(**vars(args) | options), steps_per_epoch=10)
+    training = Training(model, replace(TRAINING, amp=args.amp, **options), steps_per_epoch=10)
     batch = random_batch(args)
 
     def work() -> None:
@@ -133,7 +122,7 @@ def build_step(args: argparse.Namespace, options: dict) -> Work:
 
 def build_reference_step(who: str, args: argparse.Namespace) -> Work:
     model = build_network(who, args).train()
-    optimizer = LoopRanger(model.parameters(), lr=args.lr)
+    optimizer = LoopRanger(model.parameters(), lr=TRAINING.lr)
     images, masks = random_batch(args)
 
     def work() -> None:

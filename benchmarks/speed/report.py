@@ -19,7 +19,7 @@ class Report:
         settings = {
             name: getattr(args, name) for name in ("parts", "base_channels", "image_size", "batchsize", "rounds")
         }
-        precision = choose_precision(args)
+        precision = choose_precision(args.amp, args.device)
         self.head = {"machine": describe_machine(args.device), "torch": torch.__version__, "amp": precision, **settings}
         self.folder, self.rows = args.save_folder, []
 

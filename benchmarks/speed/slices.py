@@ -14,6 +14,7 @@ from benchmarks.reference import DecodedAtEveryAccess
 from benchmarks.speed.network import build_network, random_batch
 from benchmarks.speed.report import Report
 from data.files import pair_by_stem
+from data.preprocessing import Preprocessing
 from data.slices import LesionSlices
 from data.transforms import augment
 from utils.checkpoint import save_checkpoint
@@ -40,10 +41,10 @@ def measure_loading(report: Report, args: argparse.Namespace) -> None:
             pass
 
     reference = DecodedAtEveryAccess(pairs, args.image_size)
-    decoded = LesionSlices(pairs, image_size=args.image_size)
+    decoded = LesionSlices(pairs, Preprocessing(image_size=args.image_size))
     works = {
         "reference": lambda: one_pass(reference),
-        "first": lambda: one_pass(LesionSlices(pairs, image_size=args.image_size)),
+        "first": lambda: one_pass(LesionSlices(pairs, Preprocessing(image_size=args.image_size))),
         "after": lambda: one_pass(decoded),
     }
     timings = interleaved(works, rounds=2 * args.rounds, device=args.device)
