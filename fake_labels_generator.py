@@ -6,20 +6,17 @@ from statistics import fmean
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from data.command_line import Parser, exit_if_left_out, number, run
 from data.errors import InputError
 from data.files import IGNORE, IGNORED_GRAY, list_slices, pair_by_stem, read_all, read_pair
-from data.preprocessing import Preprocessing
-from data.slices import UnlabeledSlices
 from data.volumes import write_like
-from utils.checkpoint import load_model
-from utils.evaluation_options import add_prediction_options, prediction_options
+from utils.evaluation_options import add_prediction_options, prediction_settings
 from utils.evaluation_report import report_scans
-from utils.inference import predict
-from utils.metrics import scores
+from utils.metrics import lesion_mask, scores
 from utils.options import add_device_options, complete
+from utils.predictor import Predictor
 from utils.reporting import report_images, warn
 from utils.results import ResultFolder
 from utils.scans import Scan, burden, find_scans, predict_scans
@@ -47,42 +44,34 @@ def main() -> None:
     add_device_options(parser)
     args = complete(parser.parse_args())
 
-    model, preprocessing = load_model(args.model_path, image_size=args.image_size)
-    options = prediction_options(args, model)
+    predictor = Predictor(args.model_path, **prediction_settings(args))
     if scans := find_scans(args.image_dir):
         if args.truth_path:
             raise InputError("--truth_path: is for slices; test.py scores the masks of scans")
-        label_scans(model, scans, preprocessing, args)
+        label_scans(predictor, scans, args)
         return
     files = list_slices(args.image_dir)
     truth = read_truth(args.image_dir, args.truth_path) if args.truth_path else {}
-    slices = UnlabeledSlices(files, preprocessing, cache_gb=args.cache_gb)
+    slices = predictor.read(files, cache_gb=args.cache_gb)
     masks = ResultFolder(
         args.mask_dir,
         table="pseudo_labels.csv",
         inputs=slices.files,
-        made_by={
-            "checkpoint": str(args.model_path),
-            **preprocessing.summary(),
-            "tta": options["tta"],
-            "confidence": args.confidence,
-        },
+        made_by={"checkpoint": str(args.model_path), **predictor.summary(), "confidence": args.confidence},
     )
     report_images(slices)
-    maps = predict(model, slices, **options)
-    for path, probabilities in zip(slices.files, maps, strict=True):
-        confidence, label = probabilities.max(dim=0)
-        kept = confidence >= args.confidence
+    for path, found in zip(slices.files, predictor.predict_slices(slices), strict=True):
+        lesion, kept = torch.from_numpy(found.mask), found.confidence >= args.confidence
         row = {
             "image": path.name,
-            "lesion_share": (label > 0).float().mean().item(),
-            "mean_confidence": confidence.mean().item(),
+            "lesion_share": lesion.float().mean().item(),
+            "mean_confidence": found.confidence.mean().item(),
             "kept_share": kept.float().mean().item(),
         }
         if path in truth:
-            row["dice"] = scores(label > 0, truth[path])["dice"]
-            row["kept_dice"] = scores(label > 0, truth[path].where(kept, IGNORE))["dice"]
-        masks.save_image(path, torch.where(label > 0, 255, 0).where(kept, IGNORED_GRAY).to(torch.uint8).numpy())
+            row["dice"] = scores(lesion, truth[path])["dice"]
+            row["kept_dice"] = scores(lesion, truth[path].where(kept, IGNORE))["dice"]
+        masks.save_image(path, torch.where(lesion, 255, 0).where(kept, IGNORED_GRAY).to(torch.uint8).numpy())
         masks.add_row(row)
 
     with_lesion = sum(row["lesion_share"] > 0 for row in masks.rows)
@@ -108,17 +97,11 @@ def read_truth(images: Path, masks: Path) -> dict[Path, Tensor]:
     }
 
 
-def label_scans(model: nn.Module, scans: list[Scan], preprocessing: Preprocessing, args: argparse.Namespace) -> None:
+def label_scans(predictor: Predictor, scans: list[Scan], args: argparse.Namespace) -> None:
     """Label whole scans, each mask a volume in the space of its scan."""
     if args.confidence:
         raise InputError("--confidence: is for slices; make some of the scans with python -m data.prepare volumes")
-    options = prediction_options(args, model)
-    made_by = {
-        "checkpoint": str(args.model_path),
-        **preprocessing.summary(),
-        "tta": options["tta"],
-        "window": args.window,
-    }
+    made_by = {"checkpoint": str(args.model_path), **predictor.summary(), "window": args.window}
     masks = ResultFolder(
         args.mask_dir,
         table="pseudo_labels.csv",
@@ -127,9 +110,8 @@ def label_scans(model: nn.Module, scans: list[Scan], preprocessing: Preprocessin
         suffix=".nii.gz",
     )
     left_out = []
-    predicted = predict_scans(model, scans, left_out, window=args.window, preprocessing=preprocessing, **options)
-    for scan, volume, soft, _ in predicted:
-        mask = soft > 127
+    for scan, volume, soft, _ in predict_scans(predictor, scans, left_out, window=args.window):
+        mask = lesion_mask(soft, 0.5)
         write_like(mask.astype(np.uint8), volume.geometry, masks.path_of(scan.path))
         confidence = np.maximum(soft, 255 - soft).mean() / 255
         masks.add_row({"image": scan.path.name, **burden(mask, volume.geometry), "mean_confidence": float(confidence)})

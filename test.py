@@ -6,20 +6,18 @@ import numpy as np
 
 from data.command_line import Parser, exit_if_left_out, run
 from data.errors import InputError
-from data.slices import UnlabeledSlices
 from data.volumes import write_like
-from utils.checkpoint import load_model
 from utils.evaluation import Case, Model, find_cases, find_models, leave_out_for_all, score, score_all
 from utils.evaluation_options import (
     add_evaluation_options,
     add_prediction_options,
     parse_evaluation_options,
-    prediction_options,
+    prediction_settings,
 )
 from utils.evaluation_report import dice_in_words, draw_case, draw_scores, report_scans, report_scores
-from utils.inference import lesion_map, predict
 from utils.metrics import lesion_mask
 from utils.options import add_device_options
+from utils.predictor import Predictor
 from utils.reporting import report_images
 from utils.results import ResultFolder
 from utils.scans import Scan, burden, draw_scan, find_scans, predict_scans, score_scan
@@ -47,26 +45,22 @@ def main() -> None:
 
 def predict_and_score(args: argparse.Namespace, cases: list[Case]) -> tuple[ResultFolder, list[Model]]:
     """Predict every case, save its mask and, if asked for, its map and picture."""
-    network, preprocessing = load_model(args.pretrained_model, image_size=args.image_size)
-    options = prediction_options(args, network)
-    slices = UnlabeledSlices([case.image for case in cases], preprocessing, cache_gb=args.cache_gb)
+    predictor = Predictor(*args.pretrained_model, **prediction_settings(args))
+    slices = predictor.read([case.image for case in cases], cache_gb=args.cache_gb)
     results = ResultFolder(
         args.img_save_folder,
         table="scores.csv",
         inputs=slices.files,
         made_by={
-            "checkpoint": str(args.pretrained_model),
-            **preprocessing.summary(),
-            "tta": options["tta"],
+            "checkpoint": checkpoints_in_words(args),
+            **predictor.summary(),
             "threshold": args.threshold,
         },
         reads=args.reads,
     )
     report_images(slices)
-    maps = predict(network, slices, **options)
-    for case, path, probabilities in zip(cases, slices.files, maps, strict=True):
-        soft = lesion_map(probabilities)
-        mask = lesion_mask(soft, args.threshold)
+    for case, path, found in zip(cases, slices.files, predictor.predict_slices(slices), strict=True):
+        soft, mask = found.map, found.mask_at(args.threshold)
         results.save_image(path, mask * np.uint8(255))
         if args.save_prob:
             results.save_image(path, soft, subfolder="prob")
@@ -81,9 +75,8 @@ def predict_and_score(args: argparse.Namespace, cases: list[Case]) -> tuple[Resu
 
 def predict_and_score_scans(args: argparse.Namespace, scans: list[Scan]) -> None:
     """Predict every scan, save its mask in its own space and, if asked for, its map, and score it."""
-    network, preprocessing = load_model(args.pretrained_model, image_size=args.image_size)
-    options = prediction_options(args, network)
-    made_by = {"checkpoint": str(args.pretrained_model), **preprocessing.summary(), "tta": options["tta"]}
+    predictor = Predictor(*args.pretrained_model, **prediction_settings(args))
+    made_by = {"checkpoint": checkpoints_in_words(args), **predictor.summary()}
     made_by |= {"threshold": args.threshold, "window": args.window}
     results = ResultFolder(
         args.img_save_folder,
@@ -94,9 +87,7 @@ def predict_and_score_scans(args: argparse.Namespace, scans: list[Scan]) -> None
         suffix=".nii.gz",
     )
     left_out = []
-    for scan, volume, soft, truth in predict_scans(
-        network, scans, left_out, window=args.window, preprocessing=preprocessing, **options
-    ):
+    for scan, volume, soft, truth in predict_scans(predictor, scans, left_out, window=args.window):
         mask = lesion_mask(soft, args.threshold)
         write_like(mask.astype(np.uint8), volume.geometry, results.path_of(scan.path))
         if args.save_prob:
@@ -109,6 +100,10 @@ def predict_and_score_scans(args: argparse.Namespace, scans: list[Scan]) -> None
         draw_scan(results.path_of(scan.path, "figures", ".png"), volume, args.window, mask, truth)
     report_scans(results)
     exit_if_left_out(left_out, len(scans))
+
+
+def checkpoints_in_words(args: argparse.Namespace) -> str:
+    return ", ".join(map(str, args.pretrained_model))
 
 
 def score_predictions(args: argparse.Namespace, cases: list[Case]) -> tuple[ResultFolder, list[Model]]:

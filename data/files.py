@@ -108,7 +108,16 @@ def cases_of(pairs: Sequence[Pair]) -> list[str]:
 
 def read_image(path: Path) -> Image.Image:
     """An 8- or 16-bit gray, RGB(A) or palette image as 8-bit gray. Raises InputError if it can't be read."""
-    image = _open(path)
+    return as_gray(_open(path), path)
+
+
+def as_gray(image: Image.Image | np.ndarray, path: Path = Path("the image")) -> Image.Image:
+    """An image, or an array ``(H, W)`` or ``(H, W, 3)``, as 8-bit gray; errors name the ``path``.
+
+    Raises InputError if its values are not gray levels of 8 or 16 bits.
+    """
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image.astype(np.float32) if image.dtype.kind == "f" else image)
     if not image.mode.startswith(("I", "F")):
         return image.convert("L")
     gray = np.asarray(image)

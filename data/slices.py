@@ -25,7 +25,7 @@ class _DecodedSlices(Dataset):
     planes: int
 
     def __init__(self, files: Sequence, preprocessing: Preprocessing, *, cache_gb: float = 4.0) -> None:
-        self.files, self.preprocessing = list(files), preprocessing
+        self.files, self.preprocessing, self.cache_gb = list(files), preprocessing, cache_gb
         self.kept = len(self.files) * self.planes * preprocessing.image_size**2 <= cache_gb * 1e9
 
         def look(file) -> tuple:
@@ -114,6 +114,12 @@ class UnlabeledSlices(_DecodedSlices):
     def __getitem__(self, index: int) -> Tensor:
         return self._decoded(index).float() / 255
 
+    def prepared_by(self, preprocessing: Preprocessing) -> "UnlabeledSlices":
+        """The same slices for another network."""
+        if preprocessing == self.preprocessing:
+            return self
+        return UnlabeledSlices(self.files, preprocessing, cache_gb=self.cache_gb)
+
 
 class ScanSlices(Dataset):
     """The axial slices of a scan at one size: an item is an image, float32 ``(1, size, size)`` in [0, 1].
@@ -139,3 +145,7 @@ class ScanSlices(Dataset):
 
     def __getitem__(self, index: int) -> Tensor:
         return self._decode(index).rot90(self.placements[index].turns)[None].float() / 255
+
+    def prepared_by(self, preprocessing: Preprocessing) -> "ScanSlices":
+        """The same slices for another network."""
+        return self if preprocessing == self.preprocessing else ScanSlices(self.hu, preprocessing, window=self.window)

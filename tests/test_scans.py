@@ -14,7 +14,6 @@ from test_bad_input import refused
 from data.phantom_volumes import ORIENTATIONS
 from data.volumes import Geometry
 from models import build_model
-from utils import scans as scans_module
 from utils.scans import burden, find_scans, score_scan
 
 
@@ -38,7 +37,7 @@ def perfect_network(monkeypatch):
         for mask in lesions:
             yield torch.from_numpy(np.stack([~mask, mask])).float() * 0.8 + 0.1
 
-    monkeypatch.setattr(scans_module, "predict", predict)
+    monkeypatch.setattr("utils.predictor.predict", predict)
 
 
 def voxels(path):

@@ -150,6 +150,21 @@ class TrainingConfig:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class PredictionConfig:
+    """The settings of a prediction, named as the flags of test.py and fake_labels_generator.py.
+
+    None stands for what the checkpoint says (image_size, tta) or what suits the device (batchsize).
+    """
+
+    image_size: int | None = None
+    batchsize: int | None = None
+    tta: bool | None = None
+    device: str = "auto"
+    amp: str = "auto"
+    num_workers: int = 0
+
+
 NETWORK_FIELDS = ("base_channels", "block", "upsample")
 RECIPES = {
     "default": TrainingConfig(),

@@ -1,15 +1,14 @@
 """Command-line options of prediction and evaluation."""
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
-
-from torch import nn
 
 from data.command_line import Parser, number
 from data.window import window
+from utils.config import PredictionConfig
 from utils.metrics import EMPTY_RULES
 from utils.options import complete
-from utils.precision import choose_precision
 
 
 def add_prediction_options(parser: Parser) -> None:
@@ -31,21 +30,18 @@ def add_prediction_options(parser: Parser) -> None:
     )
 
 
-def prediction_options(args: argparse.Namespace, model: nn.Module) -> dict:
-    """What ``utils.inference.predict`` takes from the command line, for a network of ``load_model``."""
-    return {
-        "device": args.device,
-        "batchsize": args.batchsize or (8 if args.device.type == "cuda" else 1),
-        "precision": choose_precision(args.amp, args.device),
-        "num_workers": args.num_workers or 0,
-        "tta": model.knows_turns if args.tta is None else args.tta,
-    }
+def prediction_settings(args: argparse.Namespace) -> dict:
+    """What ``Predictor`` takes from the command line."""
+    settings = {field.name: getattr(args, field.name) for field in fields(PredictionConfig)}
+    return settings | {"device": str(args.device), "num_workers": args.num_workers or 0}
 
 
 def add_evaluation_options(parser: Parser) -> None:
     group = parser.add_argument_group("what is scored")
     source = group.add_mutually_exclusive_group(required=True)
-    source.add_argument("--pretrained_model", type=Path, help="checkpoint to predict with")
+    source.add_argument(
+        "--pretrained_model", type=Path, nargs="+", metavar="PTH", help="checkpoint; of several, the mean of their maps"
+    )
     source.add_argument(
         "--predictions", type=Path, nargs="+", metavar="DIR", help="folders of saved maps or masks, one a model"
     )

@@ -6,10 +6,12 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from data.preprocessing import Preprocessing
 from data.slices import ScanSlices, UnlabeledSlices
 from utils import malloc
 from utils.precision import autocast
@@ -44,6 +46,23 @@ def predict(
             bar.update(len(found))
 
 
+def predict_one(
+    model: nn.Module,
+    image: Image.Image,
+    preprocessing: Preprocessing,
+    *,
+    device: torch.device,
+    precision: str = "off",
+    tta: bool = False,
+) -> Tensor:
+    """The class probabilities of one 8-bit gray image, float32 ``(C, H, W)``, as ``predict`` yields them."""
+    prepared, placement = preprocessing.apply(image)
+    model.eval().to(device)
+    with torch.inference_mode():
+        [found] = _maps(model, prepared[None].to(device), preprocessing, precision, tta)
+        return preprocessing.undo(found, placement).cpu()
+
+
 @torch.inference_mode()
 def _predict_batches(
     model: nn.Module,
@@ -53,17 +72,18 @@ def _predict_batches(
     precision: str,
     tta: bool,
 ) -> Iterator[list[Tensor]]:
-    mirror = slices.preprocessing.mirror_axis
-    index = 0
+    placements = iter(slices.placements)
     for images in batches:
-        images = images.to(device)
-        with autocast(device, precision):
-            maps = _averaged_over_views(model, images, mirror) if tta else _probabilities(model, images)
-        found = []
-        for probabilities in maps:
-            found.append(slices.preprocessing.undo(probabilities, slices.placements[index]).cpu())
-            index += 1
-        yield found
+        maps = _maps(model, images.to(device), slices.preprocessing, precision, tta)
+        yield [slices.preprocessing.undo(found, next(placements)).cpu() for found in maps]
+
+
+def _maps(model: nn.Module, images: Tensor, preprocessing: Preprocessing, precision: str, tta: bool) -> Tensor:
+    """Class probabilities ``(N, C, size, size)`` of prepared images on the device."""
+    with autocast(images.device, precision):
+        if tta:
+            return _averaged_over_views(model, images, preprocessing.mirror_axis)
+        return _probabilities(model, images)
 
 
 def _ahead(items: Iterable[T]) -> Iterator[T]:

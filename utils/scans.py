@@ -6,18 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch import nn
 from tqdm import tqdm
 
 from data.errors import FileError, InputError
 from data.files import bare_case, case_of
-from data.preprocessing import Preprocessing
-from data.slices import ScanSlices
 from data.volumes import Geometry, Volume, is_volume, read_labels, read_scan
 from data.window import Window
-from utils.inference import lesion_map, predict
 from utils.metrics import EMPTY_RULES, ratios
 from utils.pictures import Panel, draw_sheet
+from utils.predictor import Predictor
 
 SHOWN = 6  # slices of a scan
 
@@ -58,18 +55,11 @@ def find_scans(path: Path, truths: Path | None = None) -> list[Scan]:
 
 
 def predict_scans(
-    network: nn.Module,
-    scans: Sequence[Scan],
-    left_out: list[FileError],
-    *,
-    window: Window,
-    preprocessing: Preprocessing,
-    **options,
+    predictor: Predictor, scans: Sequence[Scan], left_out: list[FileError], *, window: Window
 ) -> Iterator[tuple[Scan, Volume, np.ndarray, np.ndarray | None]]:
     """Yield each scan with its volume, its lesion map, uint8 ``(S, H, W)``, and its true lesions or None.
 
-    ``preprocessing`` goes to ``ScanSlices``, ``options`` to ``utils.inference.predict``. One scan is held at a time;
-    one that can't be used is left out and its error appended to ``left_out``.
+    One scan is held at a time; one that can't be used is left out and its error appended to ``left_out``.
     """
     for number, scan in enumerate(scans, start=1):
         tqdm.write(f"{'scan':<11} {number} of {len(scans)}: {scan.path}")
@@ -81,8 +71,7 @@ def predict_scans(
             continue
         if volume.note:
             tqdm.write(f"{'':<11} note: {volume.note}")
-        slices = ScanSlices(volume.slices, preprocessing, window=window)
-        yield scan, volume, np.stack([lesion_map(found) for found in predict(network, slices, **options)]), truth
+        yield scan, volume, predictor.predict_scan(volume.slices, window=window), truth
 
 
 def burden(mask: np.ndarray, geometry: Geometry) -> dict[str, float]:
