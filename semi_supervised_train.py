@@ -4,18 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch.utils.data import ConcatDataset, DataLoader
 
 from data.command_line import Parser, run
 from data.errors import InputError
-from data.files import pair_by_stem
-from data.sampling import HalfAndHalf
-from data.slices import LesionSlices
+from utils.methods import SEMI_SUPERVISED
 from utils.options import add_device_options
-from utils.reporting import report_pairs
-from utils.teacher import TeacherLabels
 from utils.training import fit, initial_model
-from utils.training_data import loader_options, read_labeled
+from utils.training_data import read_labeled, read_pseudo_labeled
 from utils.training_options import (
     add_labeled_data_options,
     add_pseudo_labeled_data_options,
@@ -40,40 +35,12 @@ def main() -> None:
 
     labeled, validation, preprocessing = read_labeled(config, start)
 
-    pseudo_pairs = pair_by_stem(config.folder("semi_img_path"), config.folder("semi_msk_path"))
-    pseudo = LesionSlices(pseudo_pairs, preprocessing, cache_gb=config.cache_gb, pseudo=True)
-    report_pairs("pseudo", pseudo)
-
-    # Many unlabeled slices hold little lesion; drawn by its area, they hold about as much as labeled ones do.
-    weights = 1 + pseudo.lesion_areas() if config.favor_lesions else torch.ones(len(pseudo))
-    mixed_epochs = config.epoch - round(config.epoch * config.labeled_finish)
-    print(
-        f"method      {config.method} for {mixed_epochs} epochs, labeled slices alone for {config.epoch - mixed_epochs}"
-    )
-    teacher_labels = None
-    if config.method == "teacher":
-        teacher_labels = TeacherLabels(config.confidence, truth_known=bool(config.semi_truth_path))
-        if config.semi_truth_path:  # in place of masks that are not learned, to score the labels that are
-            truth_pairs = pair_by_stem(config.folder("semi_img_path"), config.semi_truth_path)
-            pseudo = LesionSlices(truth_pairs, preprocessing, cache_gb=config.cache_gb)
-    mixture = HalfAndHalf(len(labeled), weights, config.batchsize, mixed_epochs=mixed_epochs)
-    batches = DataLoader(
-        ConcatDataset([labeled, pseudo]),
-        batch_sampler=mixture,
-        **loader_options(config, labeled, pseudo),
-    )
-    fit(
-        initial_model(config, start),
-        batches,
-        labeled,
-        validation,
-        config,
-        preprocessing=preprocessing,
-        script=parser.prog,
-        start=start,
-        mixture=mixture,
-        teacher_labels=teacher_labels,
-    )
+    pseudo, truth = read_pseudo_labeled(config, preprocessing)
+    method = SEMI_SUPERVISED[config.method](config, labeled, preprocessing, pseudo, truth)
+    mixed = method.mixed_epochs
+    print(f"method      {config.method} for {mixed} epochs, labeled slices alone for {config.epoch - mixed}")
+    model = initial_model(config, start)
+    fit(config, model, method, validation, preprocessing=preprocessing, script=parser.prog, start=start)
 
 
 if __name__ == "__main__":

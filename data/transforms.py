@@ -7,14 +7,37 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def augment(images: Tensor, masks: Tensor, *, mirror: int | None = None) -> tuple[Tensor, Tensor]:
-    """The default augmentation: each slice of the batch moved in its own way, its mask with it, its gray levels varied.
+class Augmentation:
+    """Each slice of a batch moved in its own way, its mask with it, then its gray levels varied.
 
-    images: float32 ``(N, 1, S, S)`` in [0, 1]. masks: int64 ``(N, S, S)``. ``mirror`` as ``random_positions`` takes it.
-    Returns both in the same form.
+    Runs the steps of GEOMETRY and of GRAYS, below; one added there runs with every training method. ``mirror`` as
+    ``random_positions`` takes it.
     """
-    images, masks = move(images, masks, random_positions(len(images), images.device, mirror=mirror))
-    return vary_grays(images), masks
+
+    def __init__(self, *, mirror: int | None = None) -> None:
+        self.mirror = mirror
+
+    def __call__(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """images: float32 ``(N, 1, S, S)`` in [0, 1]. masks: int64 ``(N, S, S)``. Returns both in the same form."""
+        images, masks = self.move(images, masks)
+        return self.vary(images), masks
+
+    def move(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """The geometry alone."""
+        for step in GEOMETRY:
+            images, masks = step(images, masks, mirror=self.mirror)
+        return images, masks
+
+    def vary(self, images: Tensor) -> Tensor:
+        """The gray levels alone."""
+        for step in GRAYS:
+            images = step(images)
+        return images
+
+
+def move_randomly(images: Tensor, masks: Tensor, *, mirror: int | None = None) -> tuple[Tensor, Tensor]:
+    """Flip, rotate, shift and zoom each slice and its mask."""
+    return move(images, masks, random_positions(len(images), images.device, mirror=mirror))
 
 
 def random_positions(n: int, device: torch.device, *, mirror: int | None = None) -> Tensor:
@@ -56,6 +79,10 @@ def vary_grays(images: Tensor) -> Tensor:
     images = (images * draw(0.9, 1.1)).clamp(0, 1)
     images = images.mean(dim=(1, 2, 3), keepdim=True).lerp(images, draw(0.8, 1.2))
     return (images + draw(0, 0.04) * torch.randn_like(images)).clamp(0, 1)
+
+
+GEOMETRY = [move_randomly]  # of images and masks, with the axis to mirror along
+GRAYS = [vary_grays]  # of images alone
 
 
 def cut_and_mix(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

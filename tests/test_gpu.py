@@ -14,7 +14,7 @@ from test_optimization import CONFIG, DEVICE
 
 from data.preprocessing import Preprocessing
 from data.slices import UnlabeledSlices
-from data.transforms import augment
+from data.transforms import Augmentation
 from models import build_model, reassembly
 from models.blocks import fold_batch_norm
 from models.carafe import CARAFE
@@ -106,15 +106,15 @@ def test_a_saved_state_goes_on_with_the_same_numbers(precision, tmp_path):
     """Weights, averages, moments, scale and random numbers, by way of a file that is read to the CPU."""
     first = new_training(amp=precision)
     for _ in range(3):
-        first.step(*augment(*draw_batch()))
+        first.step(*Augmentation()(*draw_batch()))
     torch.save(first.state_dict(), tmp_path / "state.pth")
-    images, masks = augment(*draw_batch())
+    images, masks = Augmentation()(*draw_batch())
     loss = first.step(images, masks).item()
 
     second = new_training(amp=precision)
     state = torch.load(tmp_path / "state.pth", map_location="cpu", weights_only=True)
     second.load_state_dict(state, lr=CONFIG.lr, weight_decay=0.0)
-    again = augment(*draw_batch())
+    again = Augmentation()(*draw_batch())
     assert torch.equal(again[0], images) and torch.equal(again[1], masks)
     assert second.step(*again).item() == pytest.approx(loss, rel=1e-3)
     assert second.steps == 4 and second.lr == first.lr

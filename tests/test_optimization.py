@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from data.errors import InputError
-from data.transforms import augment
+from data.transforms import Augmentation
 from models import build_model
 from utils.config import TrainingConfig
 from utils.losses import segmentation_loss
@@ -158,7 +158,7 @@ def test_a_step_never_waits_for_the_gpu(start, batch, amp):
     training.step(*batch)
     host_numbers = [state["step"] for state in training.optimizer.state.values()]  # kept on the CPU
     with Waits(host_numbers) as waits:
-        images, masks = augment(*batch)
+        images, masks = Augmentation()(*batch)
         training.step(images, masks)
     assert not waits.seen
     with Waits([]) as waits:
@@ -183,7 +183,7 @@ class Doubles(TorchDispatchMode):
 def test_a_step_and_a_prediction_need_no_float64(start, batch):
     training = start(lesion_margin=1.0)
     with Doubles() as doubles:
-        training.step(*augment(*batch))
+        training.step(*Augmentation()(*batch))
         training.average_logits(batch[0])
     assert not doubles.seen
     with doubles:

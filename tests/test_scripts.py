@@ -141,7 +141,7 @@ def test_slices_are_drawn_by_their_pseudo_labeled_lesions(chain, tmp_path, call,
             weights.extend(pseudo_weights.tolist())
             super().__init__(labeled, pseudo_weights, batchsize, **options)
 
-    monkeypatch.setattr("semi_supervised_train.HalfAndHalf", Spy)
+    monkeypatch.setattr("utils.methods.HalfAndHalf", Spy)
     out = ["--epoch", 1, "--save_folder", tmp_path / "run"]
     assert call("semi_supervised_train", "--data_root", data, *SMALL, *flags, *out)[0] == 0
     areas = [

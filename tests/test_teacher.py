@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from data.files import IGNORE
-from data.transforms import cut_and_mix
+from data.transforms import Augmentation, cut_and_mix
 from utils.teacher import TeacherLabels
 
 
@@ -19,11 +19,11 @@ def batch(n=8, size=32):
 
 
 def test_confident_pixels_get_the_teachers_label_and_others_none(monkeypatch):
-    monkeypatch.setattr("utils.teacher.random_positions", lambda n, device, mirror: torch.eye(2, 3).repeat(n, 1, 1))
-    monkeypatch.setattr("utils.teacher.vary_grays", lambda images: images)
+    monkeypatch.setattr("data.transforms.random_positions", lambda n, device, mirror: torch.eye(2, 3).repeat(n, 1, 1))
+    monkeypatch.setattr("data.transforms.GRAYS", [])
     monkeypatch.setattr("utils.teacher.cut_and_mix", lambda images, masks: (images, masks))
     images, masks = batch()
-    labels = TeacherLabels(confidence=0.75)
+    labels = TeacherLabels(0.75, Augmentation())
     new_images, new_masks = labels(images, masks, bright_is_lesion)
     assert torch.allclose(new_images, images) and torch.equal(new_masks[:4], masks[:4])
     gray, label = images[4:, 0], new_masks[4:]
@@ -39,7 +39,7 @@ def test_labels_are_scored_where_the_truth_is_known():
     images, masks = batch(size=48)
     masks[4:] = images[4:, 0] > 0.5
     images = 0.2 + 0.6 * masks[:, None].float()
-    labels = TeacherLabels(confidence=0.9, truth_known=True)
+    labels = TeacherLabels(0.9, Augmentation(), truth_known=True)
     for _ in range(2):
         labels(images, masks, bright_is_lesion)
     assert labels.report() == {"kept_share": pytest.approx(0, abs=0.5), "label_dice": pytest.approx(0.95, abs=0.05)}
@@ -49,8 +49,8 @@ def test_labels_are_scored_where_the_truth_is_known():
 
 
 def test_the_teacher_sees_the_slice_in_its_new_place_but_its_old_grays(monkeypatch):
-    monkeypatch.setattr("utils.teacher.random_positions", lambda n, device, mirror: -torch.eye(2, 3).repeat(n, 1, 1))
-    monkeypatch.setattr("utils.teacher.vary_grays", lambda images: 1 - images)
+    monkeypatch.setattr("data.transforms.random_positions", lambda n, device, mirror: -torch.eye(2, 3).repeat(n, 1, 1))
+    monkeypatch.setattr("data.transforms.GRAYS", [lambda images: 1 - images])
     seen = []
 
     def teacher(images):
@@ -58,7 +58,7 @@ def test_the_teacher_sees_the_slice_in_its_new_place_but_its_old_grays(monkeypat
         return bright_is_lesion(images)
 
     images, masks = batch(2)
-    new_images, _ = TeacherLabels(confidence=0.5)(images, masks, teacher)
+    new_images, _ = TeacherLabels(0.5, Augmentation())(images, masks, teacher)
     half_turned = images.flip(2, 3)
     assert len(seen) == 1 and torch.allclose(seen[0], half_turned[1:], atol=1e-5)
     assert torch.allclose(new_images, 1 - half_turned, atol=1e-5)

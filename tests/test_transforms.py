@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from data.transforms import augment, move, random_positions, vary_grays
+from data.transforms import Augmentation, move, random_positions, vary_grays
 
 
 def pattern(n):
@@ -23,7 +23,7 @@ def mismatch(images, masks):
 def test_image_and_mask_stay_in_register():
     torch.manual_seed(0)
     images, masks = pattern(64)
-    moved, moved_masks = augment(images, masks)
+    moved, moved_masks = Augmentation()(images, masks)
     assert moved.shape == images.shape and moved_masks.shape == masks.shape and moved_masks.dtype == masks.dtype
     assert moved.min() >= 0 and moved.max() <= 1 and set(moved_masks.unique().tolist()) == {0, 1}
     assert mismatch(moved, moved_masks) < 0.15  # interpolation, along the outline

@@ -10,7 +10,7 @@ from data.files import list_slices, pair_by_stem
 from data.phantom import draw_slice
 from data.preprocessing import Preprocessing
 from data.slices import LesionSlices, ScanSlices, UnlabeledSlices
-from data.transforms import augment, random_positions
+from data.transforms import Augmentation, random_positions
 from data.turns import mirror_axis, thumbnail, turns_towards, typical_slice
 from data.window import LUNG
 from utils.checkpoint import read_checkpoint
@@ -130,7 +130,7 @@ def test_only_mirror_images_where_slices_lie_alike(mirror):
 
     images = torch.linspace(0, 1, 64).expand(40, 1, 64, 64)
     images = images if mirror == -1 else images.mT
-    moved, _ = augment(images, torch.zeros(40, 64, 64, dtype=torch.long), mirror=mirror)
+    moved, _ = Augmentation(mirror=mirror)(images, torch.zeros(40, 64, 64, dtype=torch.long))
     ends = moved[:, 0, 32, 20] < moved[:, 0, 32, 44] if mirror == -1 else moved[:, 0, 20, 32] < moved[:, 0, 44, 32]
     assert 8 < ends.sum() < 32
 
@@ -190,7 +190,6 @@ def test_both_trainers_augment_as_slices_lie(phantom, tmp_path, call, monkeypatc
         return random_positions(n, device, mirror=mirror)
 
     monkeypatch.setattr("data.transforms.random_positions", spy)
-    monkeypatch.setattr("utils.teacher.random_positions", spy)
     data = ["--data_root", phantom, "--semi_img_path", phantom / "Test-Image", "--semi_msk_path", phantom / "Test-Mask"]
     small = ["--base_channels", 2, "--image_size", 32, "--epoch", 1, "--save_folder"]
     assert call("supervised_train", *data[:2], flag, *small, tmp_path / "supervised")[0] == 0

@@ -12,32 +12,30 @@ import torch
 from torch import Tensor
 
 from data.files import IGNORE
-from data.transforms import cut_and_mix, move, random_positions, vary_grays
+from data.transforms import Augmentation, cut_and_mix
 
 
 class TeacherLabels:
     """Augments a batch of which the second half is unlabeled, and labels that half.
 
     Pixels whose likelier class has a probability below ``confidence`` are left to ignore. Call it with images float32
-    ``(N, 1, S, S)`` in [0, 1], masks int64 ``(N, S, S)``, the teacher, which maps images to logits, and ``mirror`` as
-    ``random_positions`` takes it; it returns images and masks of the same form. The second half of the masks is not
-    learned; ``truth_known`` says that the labels can be scored by it.
+    ``(N, 1, S, S)`` in [0, 1], masks int64 ``(N, S, S)`` and the teacher, which maps images to logits; it returns
+    images and masks of the same form. The second half of the masks is not learned; ``truth_known`` says that the labels
+    can be scored by it.
     """
 
-    def __init__(self, confidence: float, *, truth_known: bool = False) -> None:
-        self.confidence, self.truth_known = confidence, truth_known
+    def __init__(self, confidence: float, augmentation: Augmentation, *, truth_known: bool = False) -> None:
+        self.confidence, self.augmentation, self.truth_known = confidence, augmentation, truth_known
         self._counts: list[Tensor] = []  # of each step: pixels, those kept, labeled right as lesion, lesion in both
 
-    def __call__(
-        self, images: Tensor, masks: Tensor, teacher: Callable, *, mirror: int | None = None
-    ) -> tuple[Tensor, Tensor]:
-        images, masks = move(images, masks, random_positions(len(images), images.device, mirror=mirror))
+    def __call__(self, images: Tensor, masks: Tensor, teacher: Callable) -> tuple[Tensor, Tensor]:
+        images, masks = self.augmentation.move(images, masks)
         (labeled, unlabeled), (truth, hidden_truth) = images.chunk(2), masks.chunk(2)
         confidence, label = teacher(unlabeled).softmax(dim=1).max(dim=1)
         kept = confidence >= self.confidence
         self._count(kept, label > 0, hidden_truth > 0)
-        unlabeled, label = cut_and_mix(vary_grays(unlabeled), label.where(kept, IGNORE))
-        return torch.cat([vary_grays(labeled), unlabeled]), torch.cat([truth, label])
+        unlabeled, label = cut_and_mix(self.augmentation.vary(unlabeled), label.where(kept, IGNORE))
+        return torch.cat([self.augmentation.vary(labeled), unlabeled]), torch.cat([truth, label])
 
     def _count(self, kept: Tensor, lesion: Tensor, true_lesion: Tensor) -> None:
         pixels = torch.ones_like(kept)

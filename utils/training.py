@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -14,18 +13,16 @@ from tqdm import tqdm
 
 from data.errors import InputError
 from data.preprocessing import Preprocessing
-from data.sampling import HalfAndHalf
 from data.slices import LesionSlices
-from data.transforms import augment
 from models import build_model
 from utils.checkpoint import Start, rebuild, save_checkpoint
 from utils.config import TrainingConfig
 from utils.device import choose_device
+from utils.methods import Supervised
 from utils.metrics import scores
 from utils.optimization import Training
 from utils.reporting import RunLog, warn
 from utils.results import prepare_folder
-from utils.teacher import TeacherLabels
 from utils.training_data import loader_options
 
 READ_LOSS_EVERY = 1  # seconds; reading a loss makes the host wait for the GPU
@@ -40,30 +37,26 @@ def initial_model(config: TrainingConfig, start: Start | None = None) -> nn.Modu
 
 
 def fit(
-    model: nn.Module,
-    batches: DataLoader,
-    labeled: LesionSlices,
-    validation: LesionSlices | None,
     config: TrainingConfig,
+    model: nn.Module,
+    method: Supervised,
+    validation: LesionSlices | None = None,
     *,
     preprocessing: Preprocessing,
-    script: str,
+    script: str = "fit",
     start: Start | None = None,
-    mixture: HalfAndHalf | None = None,
-    teacher_labels: TeacherLabels | None = None,
 ) -> None:
     """Train ``model`` for ``config.epoch`` epochs and keep the results in ``config.save_folder``.
 
-    batches: a loader of images float32 ``(N, C, H, W)`` and masks int64 ``(N, H, W)``; one pass is one epoch.
+    method: the batches, and what is learned of them; one pass over the batches is an epoch.
     validation: its mean Dice decides which weights become ``best.pth``, and some of it is drawn in ``validation.png``.
     Without it (None) the newest weights do, and some labeled slices are drawn in ``training.png``.
     preprocessing: what was done to the slices; with the name of the ``script`` it is kept in the checkpoints.
     start: the checkpoint that ``model`` comes from, or of the run to resume; its content is released.
-    mixture: the sampler of ``batches`` if some are half pseudo-labeled; once these have ended, the best epoch is sought
-    anew. teacher_labels: augments these in place of the usual augmentation, and labels that half anew.
     ``last.pth`` has all that a resumed run needs to go on bit for bit.
     Raises InputError if there is no full batch, the folder can't be written, or the loss stops being finite.
     """
+    batches = method.batches
     folder = config.save_folder
     if len(batches) == 0:
         raise InputError(f"--batchsize {config.batchsize}: fewer training slices than that; lower it or add slices")
@@ -88,29 +81,19 @@ def fit(
     print(f"training    {_describe(training, config)}")
     print(f"run         epochs {done + 1} to {config.epoch} of {len(batches)} steps; if interrupted: --resume {last}")
 
-    shown = ("training", labeled) if validation is None else ("validation", validation)
+    shown = ("training", method.labeled) if validation is None else ("validation", validation)
     if validation is not None:
         validation_batches = DataLoader(validation, batch_size=config.batchsize, **loader_options(config, validation))
-    mirror = preprocessing.mirror_axis
     drawn_at = time.monotonic()
     saved_at = save_seconds = float("-inf")
     bar = tqdm(total=config.epoch * len(batches), initial=done * len(batches), unit="step", disable=None)
     for epoch in range(done + 1, config.epoch + 1):
         started = time.monotonic()
         bar.set_description_str(f"epoch {epoch}" + (f", best Dice {best:.3f}" if best >= 0 else ""), refresh=False)
-        labeled_share = 1.0
-        if mixture is not None:
-            mixture.epoch = epoch
-            labeled_share = mixture.labeled_share
-            if epoch == mixture.mixed_epochs + 1:
-                best = -1.0  # near the pre-trained weights, chosen on the same slices, an early epoch can win by luck
-        if teacher_labels and labeled_share < 1:
-            augmentation = partial(teacher_labels, teacher=training.average_logits, mirror=mirror)
-        else:
-            augmentation = partial(augment, mirror=mirror) if config.data_augmentation else None
-        row = {"epoch": epoch, **_train_epoch(training, batches, labeled_share, augmentation, bar, last)}
-        if teacher_labels:
-            row |= teacher_labels.report()
+        method.start_epoch(epoch)
+        if epoch == method.best_restarts_at:
+            best = -1.0
+        row = {"epoch": epoch, **_train_epoch(training, method, bar, last), **method.report()}
         if validation is not None:
             row |= validate(training, validation_batches)
         if not (training.is_finite() and math.isfinite(row.get("val_loss", 0.0))):
@@ -150,14 +133,8 @@ def fit(
         warn("not one lesion was found in the validation slices; look at validation.png and curves.png")
 
 
-def _train_epoch(
-    training: Training,
-    batches: DataLoader,
-    labeled_share: float,
-    augmentation: Callable | None,
-    bar: tqdm,
-    last: Path,
-) -> dict[str, float]:
+def _train_epoch(training: Training, method: Supervised, bar: tqdm, last: Path) -> dict[str, float]:
+    batches = method.batches
     training.model.train()
     steps_before, read_at = training.steps, time.monotonic()
     losses = torch.zeros(len(batches), device=training.device)
@@ -165,9 +142,8 @@ def _train_epoch(
         lr = training.lr
         images = images.to(training.device, non_blocking=True)
         masks = masks.to(training.device, non_blocking=True)
-        if augmentation:
-            images, masks = augmentation(images, masks)
-        losses[step] = training.step(images, masks, labeled_share=labeled_share)
+        images, masks = method.prepare(images, masks, teacher=training.average_logits)
+        losses[step] = training.step(images, masks, labeled_share=method.labeled_share)
         if time.monotonic() - read_at > READ_LOSS_EVERY or step == len(batches) - 1:
             read_at = time.monotonic()
             _stop_if_not_finite(losses[: step + 1], steps_before, lr, last)

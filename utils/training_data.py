@@ -27,7 +27,7 @@ def labeled_pairs(config: TrainingConfig) -> tuple[list[Pair], list[Pair]]:
 
 
 def read_labeled(
-    config: TrainingConfig, start: Start | None
+    config: TrainingConfig, start: Start | None = None
 ) -> tuple[LesionSlices, LesionSlices | None, Preprocessing]:
     """The labeled slices to train on, those to validate on, if any, and what is done to all slices.
 
@@ -44,6 +44,19 @@ def read_labeled(
     report_pairs("labeled", labeled)
     report_pairs("validation", validation)
     return labeled, validation, preprocessing
+
+
+def read_pseudo_labeled(
+    config: TrainingConfig, preprocessing: Preprocessing
+) -> tuple[LesionSlices, LesionSlices | None]:
+    """The unlabeled slices with their pseudo masks and, if these are known, with their true ones."""
+    images, masks = config.folder("semi_img_path"), config.folder("semi_msk_path")
+    pseudo = LesionSlices(pair_by_stem(images, masks), preprocessing, cache_gb=config.cache_gb, pseudo=True)
+    report_pairs("pseudo", pseudo)
+    if not config.semi_truth_path:
+        return pseudo, None
+    truth = LesionSlices(pair_by_stem(images, config.semi_truth_path), preprocessing, cache_gb=config.cache_gb)
+    return pseudo, truth
 
 
 def loader_options(config: TrainingConfig, *slices: LesionSlices) -> dict:

@@ -9,6 +9,7 @@ from data.preprocessing import Preprocessing
 from utils.checkpoint import Start, read_checkpoint
 from utils.config import NETWORK_FIELDS, RECIPES, TrainingConfig, overrides
 from utils.device import choose_device
+from utils.methods import SEMI_SUPERVISED
 from utils.precision import choose_precision
 from utils.results import holds_something
 
@@ -53,7 +54,7 @@ def add_pseudo_labeled_data_options(parser: Parser) -> None:
     )
     group.add_argument(
         "--method",
-        choices=["pseudo", "teacher"],
+        choices=list(SEMI_SUPERVISED),
         help="pseudo: learn these masks; teacher: learn what the averaged weights find in their place at every step; "
         "default: teacher with --pretrained_model, else pseudo",
     )

@@ -16,7 +16,7 @@ from benchmarks.speed.report import Report
 from data.files import pair_by_stem
 from data.preprocessing import Preprocessing
 from data.slices import LesionSlices
-from data.transforms import augment
+from data.transforms import Augmentation
 from utils.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parent.parent.parent
@@ -51,7 +51,7 @@ def measure_loading(report: Report, args: argparse.Namespace) -> None:
     report.add(f"loading {SLICES} slices, first epoch", timings["reference"], timings["first"])
     report.add(f"loading {SLICES} slices, every later epoch", timings["reference"], timings["after"])
     batch = random_batch(args)
-    timings = interleaved({"ours": lambda: augment(*batch)}, rounds=2 * args.rounds, device=args.device)
+    timings = interleaved({"ours": lambda: Augmentation()(*batch)}, rounds=2 * args.rounds, device=args.device)
     report.add(f"augmenting {args.batchsize} slices", None, timings["ours"])
 
 
