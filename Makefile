@@ -22,7 +22,7 @@ lint: $(VENV)/ready
 
 # Where nothing can be installed: make gpu RUN=python3
 gpu: $(if $(filter $(VENV)/%,$(RUN)),$(VENV)/ready)
-	$(RUN) -m benchmarks.gpu --data_root $(DATA)
+	$(RUN) -m benchmarks.gpu --data_root $(DATA) $(FLAGS)
 
 demo: $(VENV)/ready
 	rm -rf $(DEMO) runs/demo

@@ -101,14 +101,24 @@ def test_results_of_another_machine_are_kept(call, tmp_path):
     assert code == 2 and "holds results of machine 'another'" in printed and result == earlier
 
 
+@pytest.mark.parametrize("place", ["out", "scratch"])
+def test_files_of_the_user_are_not_touched(call, tmp_path, place):
+    (tmp_path / place / "supervised").mkdir(parents=True)
+    (tmp_path / place / "supervised" / "best.pth").write_text("mine")
+    places = ["--save_folder", tmp_path / "out", "--scratch", tmp_path / "scratch"]
+    code, _, error = call(SCRIPT, "--rehearse", *places, "--steps", "supervised")
+    assert code == 2 and "holds files that this command did not write; name another --" in error
+    assert (tmp_path / place / "supervised" / "best.pth").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("gpu", "options", "told"),
     [
-        (False, [], "no CUDA GPU is there; --rehearse"),
-        (True, [], "--data_root: is needed"),
+        (False, [], "found no CUDA GPU; --rehearse"),
+        (True, [], "--data_root is missing"),
         (True, ["--data_root", "nowhere"], "nowhere"),
         (False, ["--rehearse", "--data_root", "any"], "leave one of them out"),
-        (False, ["--rehearse", "--scratch", "runs/gpu"], "are one folder"),
+        (False, ["--rehearse", "--scratch", "runs/gpu_rehearsal"], "are one folder"),
     ],
 )
 def test_a_wrong_call_ends_in_one_line(call, monkeypatch, gpu, options, told):

@@ -7,6 +7,7 @@ supervised.csv, semi_supervised.csv, masks.zip, speed.json, crossval.json.
 """
 
 import argparse
+import os
 import shutil
 import signal
 import subprocess
@@ -17,23 +18,28 @@ from pathlib import Path
 import torch
 
 from benchmarks.gpu.process import ROOT, OutOfTime, StepError, run_until
-from benchmarks.gpu.report import Report
+from benchmarks.gpu.report import Report, claim
 from benchmarks.gpu.steps import FULL, STEPS, TOY, Job
 from benchmarks.speed.machine import describe_machine
 from data.command_line import Parser, number, run
 from data.errors import InputError
 from data.files import list_slices, pair_by_stem
-from utils.results import prepare_folder
 
 
 def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a step ends with this command
     args = parse_options()
-    prepare_folder(args.save_folder)
-    report = Report(args.save_folder, describe(args))
+    head = describe(args)
+    report = Report(args.save_folder, head)
+    claim(
+        args.scratch / "made_by.json",
+        {**head, "data": "phantom" if args.rehearse else str(args.data_root)},
+        "--scratch",
+    )
     started = time.monotonic()
     end = started + 60 * args.minutes
     if args.rehearse:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # at toy sizes, two threads wait for each other
         draw_phantom(args, end)
     paths = (path.resolve() for path in (args.data_root, args.save_folder, args.scratch))
     job = Job(*paths, TOY if args.rehearse else FULL)
@@ -42,6 +48,7 @@ def main() -> None:
     for name in (name for name in STEPS if name in args.steps):
         step = STEPS[name]
         print(f"\n== {name}: {step.run.__doc__}", flush=True)
+        report.forget(name)
         if step.file:
             (job.results / step.file).unlink(missing_ok=True)
         began = time.monotonic()
@@ -64,17 +71,19 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     parser = Parser(__doc__, prog="python -m benchmarks.gpu")
     parser.add_argument("--data_root", type=Path, help="folder with Train-Image, Train-Mask, Unlabeled, Test-Image")
-    parser.add_argument("--save_folder", type=Path, default=Path("runs/gpu"), help="for the files above")
-    parser.add_argument("--scratch", type=Path, default=Path("runs/gpu_scratch"), help="for models and all else")
+    parser.add_argument("--save_folder", type=Path, help="for these files; default: runs/gpu, or runs/gpu_rehearsal")
+    parser.add_argument("--scratch", type=Path, help="for models and all else; default: SAVE_FOLDER_scratch")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="some of them, in their order")
     parser.add_argument("--minutes", type=number(float, 0, above=True), default=9.0, help="for all of it")
     parser.add_argument("--rehearse", action="store_true", help="at toy sizes on phantom slices, on a CPU, too")
     args = parser.parse_args()
+    args.save_folder = args.save_folder or Path("runs/gpu_rehearsal" if args.rehearse else "runs/gpu")
+    args.scratch = args.scratch or args.save_folder.with_name(f"{args.save_folder.name}_scratch")
     if not args.rehearse:
         if not torch.cuda.is_available():
-            parser.error("no CUDA GPU is there; --rehearse runs it at toy sizes on a CPU")
+            parser.error("found no CUDA GPU; --rehearse runs all of it at toy sizes on a CPU")
         if args.data_root is None:
-            parser.error("--data_root: is needed; give a folder as python -m data.prepare covid-semiseg leaves it")
+            parser.error("--data_root is missing; give a folder as python -m data.prepare covid-semiseg leaves it")
         pair_by_stem(args.data_root / "Train-Image", args.data_root / "Train-Mask")  # before any time is spent
         for folder in ("Unlabeled", "Test-Image"):
             list_slices(args.data_root / folder)
@@ -99,8 +108,10 @@ def draw_phantom(args: argparse.Namespace, end: float) -> None:
 def describe(args: argparse.Namespace) -> dict:
     """What all steps of a report share: the machine, the versions, and whether it is a rehearsal."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    git = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    commit = ""
+    if shutil.which("git"):
+        git = ["git", "describe", "--always", "--dirty"]
+        commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     sizes = "toy, phantom slices" if args.rehearse else "full"
     return {
         "machine": describe_machine(device),

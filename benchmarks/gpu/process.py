@@ -58,17 +58,19 @@ def run_until(deadline: float, command: list, log: Path) -> str:
             with log.open("a") as file:
                 file.write(f"$ python {' '.join(words)}\n{printed.rstrip()}\n\n")
     name = " ".join(words[: 1 + (words[0] == "-m")])
+    last_line = printed.strip().rpartition("\n")[2]
     if stopped.is_set():
-        raise OutOfTime(f"{name} was stopped after {time.monotonic() - started:.0f} s; give more --minutes")
+        seconds = f"{time.monotonic() - started:.0f} s"
+        raise OutOfTime(f"{name} was stopped after {seconds}; give more --minutes; its last line: {last_line}")
     if code:
-        last_line = printed.strip().rpartition("\n")[2] or f"exit code {code}"
+        last_line = last_line or f"exit code {code}"
         raise StepError(f"{name} failed: {last_line}")
     return printed
 
 
 def end(process: subprocess.Popen) -> None:
     """Ask a command and its children to end, and kill what has not ended in time."""
-    for kind in (signal.SIGTERM, signal.SIGKILL):
+    for kind in (signal.SIGINT, signal.SIGKILL):  # by the first, pytest still sums up what it has done
         try:
             os.killpg(process.pid, kind)
             process.wait(GRACE)

@@ -1,10 +1,13 @@
 """What was found, step by step: gpu.json, and report.md to read."""
 
 import json
+import os
 from pathlib import Path
 
+from benchmarks.gpu.steps import STEPS
 from benchmarks.speed.report import HEAD, markdown_row
 from data.errors import InputError
+from utils.results import holds_something, prepare_folder
 
 TARGETS = (
     "Targets: training step >= 5 times the float32 reference and >= 40 % of a bf16 matrix product's rate, inference "
@@ -12,29 +15,57 @@ TARGETS = (
 )
 
 
+def claim(marker: Path, head: dict, flag: str) -> dict:
+    """Make sure that a folder is new, or was made on the same machine by the same version; what its marker says.
+
+    Raises InputError if it holds anything else, so that no user's file is lost, and no old result passes for a new one.
+    """
+    folder = marker.parent
+    prepare_folder(folder)
+    if not marker.exists():
+        if holds_something(folder):
+            raise InputError(f"{folder}: holds files that this command did not write; name another {flag}")
+        marker.write_text(json.dumps(head, indent=2) + "\n")
+        return {}
+    try:
+        earlier = json.loads(marker.read_text())
+        other = ", ".join(f"{name} {earlier.get(name)!r}" for name in head if earlier.get(name) != head[name])
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{marker}: damaged; remove {folder} or name another {flag}") from error
+    if other:
+        raise InputError(f"{folder}: holds results of {other}; remove it or name another {flag}")
+    return earlier
+
+
 class Report:
     """Steps and their outcome; both files are written anew after each, and keep the steps of an earlier call."""
 
     def __init__(self, folder: Path, head: dict) -> None:
         self.folder, self.path, self.content = folder, folder / "gpu.json", {**head, "steps": {}}
-        if self.path.exists():
-            earlier = json.loads(self.path.read_text())
-            if other := [name for name in head if earlier.get(name) != head[name]]:
-                found = ", ".join(f"{name} {earlier.get(name)!r}" for name in other)
-                raise InputError(f"{folder}: holds results of {found}; name another --save_folder")
-            self.content["steps"] = earlier["steps"]
+        self.content["steps"] = claim(self.path, head, "--save_folder").get("steps", {})
 
     def add(self, step: str, row: dict) -> None:
         """row: state, command, seconds, and what was found or went wrong."""
         self.content["steps"][step] = row
-        self.path.write_text(json.dumps(self.content, indent=2) + "\n")
+        self.write()
+
+    def forget(self, step: str) -> None:
+        """Drop what an earlier call found, as the step begins anew."""
+        self.content["steps"].pop(step, None)
+        self.write()
+
+    def write(self) -> None:
+        whole = self.path.with_suffix(".tmp")
+        whole.write_text(json.dumps(self.content, indent=2) + "\n")
+        os.replace(whole, self.path)
         (self.folder / "report.md").write_text("\n".join(self._lines()) + "\n")
 
     def _lines(self) -> list[str]:
         head = {name: value for name, value in self.content.items() if name != "steps"}
         lines = ["# benchmarks.gpu", "", *(f"- {name}: {value}" for name, value in head.items()), ""]
         lines += ["| step | outcome | seconds | found |", "|---|---|---|---|"]
-        for name, row in self.content["steps"].items():
+        for name in sorted(self.content["steps"], key=list(STEPS).index):
+            row = self.content["steps"][name]
             figures = row.get("error") or "; ".join(f"{key}: {value}" for key, value in row["found"].items())
             lines.append(f"| {name} | {row['state']} | {row['seconds']:.0f} | {figures.replace('|', '/')} |")
         speed = self.folder / "speed.json"

@@ -23,8 +23,8 @@ from utils.results import prepare_folder
 PARTS = {
     "carafe": measure_carafe,
     "inference": measure_inference,
-    "training": measure_training,
     "optimizer": measure_optimizer,
+    "training": measure_training,
     "loading": measure_loading,
     "test": measure_test,
     "context": measure_context,
@@ -32,7 +32,7 @@ PARTS = {
 
 
 def main() -> None:
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, prog="python -m benchmarks.speed")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
     parser.add_argument("--base_channels", type=number(int, 1), default=64, help="width of the networks")
     parser.add_argument("--image_size", type=number(int, 32), default=256, help="side of the slices, a multiple of 16")
