@@ -29,7 +29,8 @@ class Conv3x3(nn.Conv2d):
 def _gains(x: Tensor, weight: Tensor, stride: int) -> bool:
     pixels = x.numel() // x.shape[1] // stride**2
     return (
-        min(weight.shape[:2]) >= LEAST_CHANNELS
+        stride <= 2  # the gradient's strips are made for these
+        and min(weight.shape[:2]) >= LEAST_CHANNELS
         and pixels * weight[..., 0, 0].numel() >= LEAST_PRODUCTS
         and weight.requires_grad
         and x.device.type == "cpu"

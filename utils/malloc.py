@@ -6,7 +6,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8  # 
 
 PREDICTING = {M_TRIM_THRESHOLD: -1, M_MMAP_MAX: 0, M_ARENA_MAX: 1}
 # Kept, blocks above 32 MiB would come to lie between others, and a training step would take a tenth more memory.
-TRAINING = {M_TRIM_THRESHOLD: -1, M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 << 20}
+TRAINING = {M_TRIM_THRESHOLD: -1, M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 << 20, M_ARENA_MAX: 0}
 
 
 def set_options(options: dict[int, int]) -> None:

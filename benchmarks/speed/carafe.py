@@ -41,14 +41,15 @@ def _measure_against_definition(report: Report, args: argparse.Namespace) -> Non
 
 
 def build_carafe(reference: bool, shares: list[int], backward: bool, args: argparse.Namespace) -> Work:
-    """One slice through the upsamplings whose input has ``shares`` times the network's width."""
+    """Slices through the upsamplings whose input has ``shares`` times the network's width; a GPU needs many of them."""
+    slices = many_on_a_gpu(1, args)
     carafe = UnfoldedCARAFE if reference else CARAFE
     modules, inputs, grads = [], [], []
     for share in shares:
         channels, side = share * args.base_channels, args.image_size // share
         module = carafe(channels, channels // 2).to(args.device)
-        x = torch.randn(1, channels, side, side, device=args.device)
-        grad = torch.randn(1, channels // 2, 2 * side, 2 * side, device=args.device)
+        x = torch.randn(slices, channels, side, side, device=args.device)
+        grad = torch.randn(slices, channels // 2, 2 * side, 2 * side, device=args.device)
         if not reference:
             module, x, grad = (part.to(memory_format=torch.channels_last) for part in (module, x, grad))
         modules.append(module)
@@ -68,16 +69,21 @@ def build_carafe(reference: bool, shares: list[int], backward: bool, args: argpa
     return work
 
 
+def many_on_a_gpu(slices: int, args: argparse.Namespace) -> int:
+    """So many slices that a GPU's time for them is long against that of a launch, and its cache holds few of them."""
+    return 16 * slices if args.device.type == "cuda" else slices
+
+
 def _measure_against_memory(report: Report, args: argparse.Namespace) -> None:
     """The reassembly alone against the time that memory needs to read its inputs and write its results once."""
-    kind = element_type(args)
+    kind, slices = element_type(args), many_on_a_gpu(args.batchsize, args)
     many = torch.zeros(2**28 if args.device.type == "cuda" else 2**24, device=args.device)
     copied = torch.empty_like(many)
     for share in CARAFE_STAGES:
         channels, side = share // 2 * args.base_channels, args.image_size // share
         shapes = {"x": (channels, side), "logits": (100, side), "grad": (channels, 2 * side)}
         x, logits, grad = (
-            torch.randn(args.batchsize, c, s, s, device=args.device, dtype=kind).to(memory_format=torch.channels_last)
+            torch.randn(slices, c, s, s, device=args.device, dtype=kind).to(memory_format=torch.channels_last)
             for c, s in shapes.values()
         )
         x.requires_grad_()
@@ -95,5 +101,5 @@ def _measure_against_memory(report: Report, args: argparse.Namespace) -> None:
         for name, number_of_bytes in (("forward", moved), ("both", moved + moved + x.nbytes + logits.nbytes)):
             times = timings[name].median / (number_of_bytes / bandwidth)
             note = f"{number_of_bytes / 1e6:.3g} MB: {times:.1f} times a copy's time at {bandwidth / 1e9:,.0f} GB/s"
-            title = f"reassembly of {channels} channels, {args.batchsize} slices, forward"
+            title = f"reassembly of {channels} channels, {slices} slices, forward"
             report.add(title + (" + backward" if name == "both" else ""), None, timings[name], note=note)

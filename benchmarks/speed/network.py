@@ -24,7 +24,7 @@ from utils.ranger import Ranger
 TRAINING = TrainingConfig(epoch=100, lr=5e-3, lesion_margin=0.0, dice_over="batch")
 
 # What malloc's options come to in a program that leaves them alone and frees blocks of more than 32 MiB.
-AS_IT_COMES = {malloc.M_TRIM_THRESHOLD: 64 << 20, malloc.M_MMAP_THRESHOLD: 32 << 20, malloc.M_MMAP_MAX: 65536}
+AS_IT_COMES = {**malloc.TRAINING, malloc.M_TRIM_THRESHOLD: 64 << 20}
 
 
 def measure_inference(report: Report, args: argparse.Namespace) -> None:
