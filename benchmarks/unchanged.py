@@ -26,6 +26,7 @@ from data.errors import InputError
 from utils.config import RECIPES
 
 ROOT = Path(__file__).parent.parent
+PLACES = ("inputs", "checkpoint")  # of a summary: where files lie
 TINY = ["--base_channels", 4, "--image_size", 48, "--val_fraction", 0.2, "--seed", 1]
 
 
@@ -44,17 +45,17 @@ def compare(args: argparse.Namespace, folder: Path, before: Path) -> int:
     git("clone", "--quiet", ROOT, before)
     git("-C", before, "checkout", "--quiet", args.commit)
     draw(before, folder / "data")
-    commands = {"before": (before, []), "now": (ROOT, [])}
-    for version, (code, calls) in commands.items():
-        calls += chain(folder / "data", folder / version, folder / "before")
+    versions = {"before": before, "now": ROOT}
+    for version, code in versions.items():
+        calls = list(chain(folder / "data", folder / version, folder / "before"))
         for call in tqdm(calls, desc=version, disable=None):
             script(code, call)
-    files = [sorted(path.relative_to(folder / version) for path in results(folder / version)) for version in commands]
-    differing = [f"{path}: only in one of both" for path in sorted(set(files[0]) ^ set(files[1]))]
-    for path in sorted(set(files[0]) & set(files[1])):
-        contents = [content(folder / version / path) for version in commands]
+    old, new = ({path.relative_to(folder / name) for path in results(folder / name)} for name in versions)
+    differing = [f"{path}: only in one of both" for path in sorted(old ^ new)]
+    for path in sorted(old & new):
+        contents = [content(folder / version / path) for version in versions]
         differing += [f"{path}: {where}" for where in differences(*contents)]
-    print(*differing, f"{len(files[0])} files, {len(differing)} differences", sep="\n")
+    print(*differing, f"{len(old)} files, {len(differing)} differences", sep="\n")
     return 1 if differing else 0
 
 
@@ -129,9 +130,6 @@ def content(path: Path) -> object:
     if path.suffix == ".json":
         return {name: value for name, value in json.loads(path.read_text()).items() if name not in PLACES}
     return path.read_text()
-
-
-PLACES = ("inputs", "checkpoint")
 
 
 def differences(before: object, now: object, where: str = "") -> Iterator[str]:

@@ -3,7 +3,7 @@
 import math
 import os
 import shutil
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from data.errors import InputError
@@ -185,7 +185,7 @@ RECIPES = {
         clip_grad=0.0,
         amp="off",
     ),
-    "cpu": replace(TrainingConfig(), recipe="cpu", base_channels=8, image_size=192),
+    "cpu": TrainingConfig(recipe="cpu", base_channels=8, image_size=192),
 }
 
 

@@ -5,6 +5,7 @@ and a line in ``SEMI_SUPERVISED``, whose names are the choices of ``--method``.
 """
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -26,14 +27,13 @@ class Supervised:
     best_restarts_at: int | None = None  # epoch from which the best one is sought anew
 
     def __init__(self, config: TrainingConfig, labeled: LesionSlices, preprocessing: Preprocessing) -> None:
-        self.labeled = labeled
+        self.config, self.labeled = config, labeled
         self.augmentation = Augmentation(mirror=preprocessing.mirror_axis)
-        self.augments = config.data_augmentation
-        self.batches = self._load(config)
+        self.batches = self._load()
 
-    def _load(self, config: TrainingConfig) -> DataLoader:
-        options = loader_options(config, self.labeled)
-        return DataLoader(self.labeled, batch_size=config.batchsize, shuffle=True, drop_last=True, **options)
+    def _load(self) -> DataLoader:
+        options = loader_options(self.config, self.labeled)
+        return DataLoader(self.labeled, batch_size=self.config.batchsize, shuffle=True, drop_last=True, **options)
 
     def start_epoch(self, epoch: int) -> None:
         """Get ready for the batches of an epoch, the first of which is 1."""
@@ -43,7 +43,7 @@ class Supervised:
 
         teacher: maps images to logits by the averaged weights.
         """
-        return self.augmentation(images, masks) if self.augments else (images, masks)
+        return self.augmentation(images, masks) if self.config.data_augmentation else (images, masks)
 
     def report(self) -> dict[str, float]:
         """Columns of log.csv on the epoch that ends."""
@@ -68,12 +68,12 @@ class PseudoLabels(Supervised):
         # Many unlabeled slices hold little lesion; drawn by its area, they hold about as much as labeled ones do.
         weights = 1 + pseudo.lesion_areas() if config.favor_lesions else torch.ones(len(pseudo))
         self.mixture = HalfAndHalf(len(labeled), weights, config.batchsize, mixed_epochs=self.mixed_epochs)
-        self.pseudo = truth or pseudo
+        self.pseudo, self.truth = pseudo, truth
         super().__init__(config, labeled, preprocessing)
 
-    def _load(self, config: TrainingConfig) -> DataLoader:
-        both = ConcatDataset([self.labeled, self.pseudo])
-        return DataLoader(both, batch_sampler=self.mixture, **loader_options(config, self.labeled, self.pseudo))
+    def _load(self) -> DataLoader:
+        both = [self.labeled, self.truth or self.pseudo]
+        return DataLoader(ConcatDataset(both), batch_sampler=self.mixture, **loader_options(self.config, *both))
 
     def start_epoch(self, epoch: int) -> None:
         self.mixture.epoch = epoch
@@ -86,16 +86,10 @@ class PseudoLabels(Supervised):
 class MeanTeacher(PseudoLabels):
     """As PseudoLabels, but at every step the averaged weights label the second half anew (utils/teacher.py)."""
 
-    def __init__(
-        self,
-        config: TrainingConfig,
-        labeled: LesionSlices,
-        preprocessing: Preprocessing,
-        pseudo: LesionSlices,
-        truth: LesionSlices | None = None,
-    ) -> None:
-        super().__init__(config, labeled, preprocessing, pseudo, truth)
-        self.labels = TeacherLabels(config.confidence, self.augmentation, truth_known=truth is not None)
+    @cached_property
+    def labels(self) -> TeacherLabels:
+        """The labels that are made, and the counts of them."""
+        return TeacherLabels(self.config.confidence, self.augmentation, truth_known=self.truth is not None)
 
     def prepare(self, images: Tensor, masks: Tensor, teacher: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         if self.labeled_share == 1:

@@ -1,7 +1,8 @@
 """``Predictor``: from checkpoints to lesions in slices and scans, in one line of Python."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ class Prediction:
 
     probabilities: Tensor
 
-    @property
+    @cached_property
     def map(self) -> np.ndarray:
         """Probability of any lesion, uint8 ``(H, W)``, 255 for certainty."""
         return lesion_map(self.probabilities)
@@ -41,7 +42,7 @@ class Prediction:
         """Where lesion is more probable than ``threshold``, in [0, 1), bool ``(H, W)``."""
         return lesion_mask(self.map, threshold)
 
-    @property
+    @cached_property
     def confidence(self) -> Tensor:
         """Probability of the likeliest class, float32 ``(H, W)``."""
         return self.probabilities.amax(dim=0)
@@ -109,5 +110,5 @@ class Predictor:
         return {"device": self.device, "precision": self.precision, "tta": self.tta}
 
 
-def _mean(maps: tuple[Tensor, ...] | list[Tensor]) -> Tensor:
-    return maps[0] if len(maps) == 1 else torch.stack(tuple(maps)).mean(dim=0)
+def _mean(maps: Sequence[Tensor]) -> Tensor:
+    return maps[0] if len(maps) == 1 else torch.stack(maps).mean(dim=0)

@@ -70,9 +70,7 @@ def fit(
         if (folder / "best.pth").exists():  # not in another --save_folder
             best = start.content["best_score"]
         _stop_if_the_split_changed(validation, start)
-        state = start.content["training"]
-        training.load_state_dict(state, lr=config.learning_rate, weight_decay=config.weight_decay)
-        del state
+        training.load_state_dict(start.content["training"], lr=config.learning_rate, weight_decay=config.weight_decay)
     elif start:
         _warn_if_seen(validation, start)
     if start:

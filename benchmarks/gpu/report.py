@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from benchmarks.gpu.steps import STEPS
-from benchmarks.speed.report import HEAD, markdown_row
+from benchmarks.speed.report import markdown_table
 from data.errors import InputError
 from utils.results import holds_something, prepare_folder
 
@@ -72,5 +72,5 @@ class Report:
         speed = self.folder / "speed.json"
         if speed.exists():
             rows = json.loads(speed.read_text())["rows"]
-            lines += ["", TARGETS, "", HEAD, "|---" * HEAD.count(" | ") + "|---|", *map(markdown_row, rows)]
+            lines += ["", TARGETS, "", *markdown_table(rows)]
         return lines

@@ -41,8 +41,13 @@ class Report:
         words = {"machine": "{}", "torch": "torch {}", "amp": "mixed precision {}", "base_channels": "width {}"}
         words |= {"image_size": "{} px", "rounds": "{} rounds"}
         caption = "; ".join(word.format(self.head[name]) for name, word in words.items())
-        table = [caption, "", HEAD, "|---" * HEAD.count(" | ") + "|---|", *map(markdown_row, self.rows)]
-        (self.folder / "speed.md").write_text("\n".join(table) + "\n")
+        lines = [caption, "", *markdown_table(self.rows)]
+        (self.folder / "speed.md").write_text("\n".join(lines) + "\n")
+
+
+def markdown_table(rows: list[dict]) -> list[str]:
+    """The lines of a table of rows as speed.json has them."""
+    return [HEAD, "|---" * HEAD.count(" | ") + "|---|", *map(markdown_row, rows)]
 
 
 def markdown_row(row: dict) -> str:
