@@ -36,8 +36,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder for all results, to look at what differs; default: none")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = (args.keep or Path(scratch)).resolve()
-        sys.exit(compare(args, folder, Path(scratch) / "before"))
+        folder = (args.keep or Path(scratch) / "results").resolve()
+        sys.exit(compare(args, folder, Path(scratch) / "code"))
 
 
 def compare(args: argparse.Namespace, folder: Path, before: Path) -> int:
