@@ -6,16 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.blocks import ResidualStage
-from models.carafe import CARAFE, BilinearUpsampling
+from models.blocks import Stage
+from models.upsampling import UPSAMPLINGS
 
 
 class CAResUNet(nn.Module):
     """UNet with residual blocks and content-aware upsampling.
 
     Maps slices ``(N, in_channels, H, W)`` of any height and width to logits ``(N, num_classes, H, W)``.
-    ``base_channels`` is the width of the first of the five levels; each level below doubles it. For the paper's
-    ablation, ``block`` "plain" has no shortcuts and ``upsample`` "bilinear" no CARAFE.
+    ``base_channels`` is the width of the first of the five levels; each level below doubles it. ``block`` is one of
+    BLOCKS, ``upsample`` one of UPSAMPLINGS; "plain" and "bilinear" are for the paper's ablation.
     """
 
     def __init__(
@@ -28,8 +28,7 @@ class CAResUNet(nn.Module):
         upsample: str = "carafe",
     ) -> None:
         super().__init__()
-        stage = partial(ResidualStage, shortcut={"residual": True, "plain": False}[block])
-        upsampling = {"carafe": CARAFE, "bilinear": BilinearUpsampling}[upsample]
+        stage, upsampling = partial(Stage, block=block), UPSAMPLINGS[upsample]
         c1, c2, c3, c4, c5 = (base_channels * 2**level for level in range(5))
 
         self.encoder1 = stage(in_channels, c1)

@@ -239,7 +239,6 @@ def test_resume_needs_the_last_checkpoint_of_the_same_script(call, data, trained
             ["--batchsize", 2, "--accumulate", 2, "--image_size", 16],
             ["--accumulate 2", "one pixel"],
         ),
-        ("supervised_train", ["--compile", "--checkpoint_activations"], ["--compile", "together"]),
         ("supervised_train", ["--amp", "fp16", "--device", "cpu"], ["--amp fp16", "needs a CUDA GPU"]),
         ("semi_supervised_train", ["--batchsize", 22], ["--batchsize 22", "fewer"]),
         ("supervised_train", ["--lr", 0], ["--lr", "above 0"]),

@@ -35,9 +35,8 @@ def test_a_model_is_rebuilt_from_its_file_alone(tmp_path, model):
     save_checkpoint(tmp_path / "model.pth", content(model))
     rebuilt, preprocessing = load_model(tmp_path / "model.pth")
     x = torch.rand(1, 1, 32, 32)
-    assert torch.allclose(rebuilt(x), model(x), rtol=1e-4, atol=1e-6)
+    assert torch.equal(rebuilt(x), model(x))
     assert preprocessing == Preprocessing(image_size=96) and not rebuilt.training
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in rebuilt.modules())
     assert os.listdir(tmp_path) == ["model.pth"]
 
 
@@ -45,7 +44,7 @@ def test_a_bare_state_dict_is_enough(tmp_path, model):
     torch.save(model.state_dict(), tmp_path / "bare.pth")
     rebuilt, preprocessing = load_model(tmp_path / "bare.pth")
     x = torch.rand(1, 1, 32, 32)
-    assert torch.allclose(rebuilt(x), model(x), rtol=1e-4, atol=1e-6) and not rebuilt.knows_turns
+    assert torch.equal(rebuilt(x), model(x)) and not rebuilt.knows_turns
     assert preprocessing == Preprocessing()
 
 

@@ -15,9 +15,9 @@ from test_optimization import CONFIG, DEVICE
 from data.preprocessing import Preprocessing
 from data.slices import UnlabeledSlices
 from data.transforms import Augmentation
-from models import build_model, reassembly
-from models.blocks import fold_batch_norm
-from models.carafe import CARAFE
+from models import build_model
+from models.carafe import operator
+from models.upsampling import CARAFE
 from utils.inference import predict
 from utils.optimization import Training
 
@@ -71,7 +71,7 @@ def test_predictions_follow_float32_on_the_cpu(precision, tmp_path):
     model = new_network(CPU)
     for _ in range(3):  # running statistics other than the initial ones
         model(draw_batch(CPU)[0])
-    model = fold_batch_norm(model.eval())
+    model.eval()
     expected = list(predict(copy.deepcopy(model), slices, device=CPU, tta=True))
     found = list(predict(model, slices, device=DEVICE, batchsize=2, precision=precision, tta=True))
     for ours, theirs in zip(found, expected, strict=True):
@@ -83,7 +83,7 @@ def test_predictions_follow_float32_on_the_cpu(precision, tmp_path):
 @pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
 def test_carafe_runs_its_kernels(kind):
     """No fallback, and the same bits each time, as its gradients are gathered without atomics."""
-    if torch.cuda.get_device_capability() < reassembly.OLDEST_GPU:
+    if torch.cuda.get_device_capability() < operator.OLDEST_GPU:
         pytest.skip("older GPUs run the plain implementation")
     torch.manual_seed(0)
     carafe = CARAFE(32, 24).to(DEVICE)
@@ -94,11 +94,11 @@ def test_carafe_runs_its_kernels(kind):
         features, logits = (torch.randn(2, c, 17, 13, device=DEVICE, dtype=kind, requires_grad=True) for c in (24, 100))
         results = []
         for _ in range(2):
-            upsampled = reassembly.reassemble(features, logits, scale=2)
+            upsampled = operator.reassemble(features, logits, scale=2)
             grads = torch.autograd.grad(upsampled, (features, logits), torch.ones_like(upsampled))
             results.append([upsampled, *grads])
     assert out.dtype == kind and all(map(torch.equal, *results))
-    assert reassembly._triton_works == {"reassemble": True, "reassemble_backward": True}
+    assert operator._triton_works == {"reassemble": True, "reassemble_backward": True}
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -129,10 +129,9 @@ def test_a_saved_state_goes_on_with_the_same_numbers(precision, tmp_path):
         (["--amp", "fp16"], "fp16"),
         (["--num_workers", 2, "--cache_gb", 0], ""),
         (["--accumulate", 2], ""),
-        (["--checkpoint_activations"], ""),
         pytest.param(["--compile"], "", marks=pytest.mark.long),
     ],
-    ids=["default", "float32", "fp16", "workers", "accumulate", "checkpoint", "compile"],
+    ids=["default", "float32", "fp16", "workers", "accumulate", "compile"],
 )
 def test_a_run_and_its_resumption(flags, precision, phantom, tmp_path, call):
     """Its memory is pinned on a GPU, whether workers read the slices or not."""

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from utils.losses import segmentation_loss
+from utils.losses import ce, ce_dice
 
 
 def sure(mask, classes=2, margin=40.0):
@@ -11,15 +11,15 @@ def sure(mask, classes=2, margin=40.0):
 
 def test_loss_of_a_perfect_prediction_is_zero():
     mask = torch.randint(0, 3, (2, 16, 16))
-    assert segmentation_loss(sure(mask, 3), mask) < 1e-6
-    assert segmentation_loss(sure(torch.zeros_like(mask)), torch.zeros_like(mask)) < 1e-6
+    assert ce_dice(sure(mask, 3), mask) < 1e-6
+    assert ce_dice(sure(torch.zeros_like(mask)), torch.zeros_like(mask)) < 1e-6
 
 
 def test_loss_of_a_hesitant_prediction():
     mask = torch.zeros(1, 4, 4, dtype=torch.long)
     mask[:, :2] = 1
     # Every probability is 1/2: cross entropy is ln 2, and both Dice are 2 * 4 / (8 + 8).
-    assert segmentation_loss(torch.zeros(1, 2, 4, 4), mask).item() == pytest.approx(0.6931 + 0.5, abs=1e-3)
+    assert ce_dice(torch.zeros(1, 2, 4, 4), mask).item() == pytest.approx(0.6931 + 0.5, abs=1e-3)
 
 
 def test_ignored_pixels_have_no_say():
@@ -29,16 +29,16 @@ def test_ignored_pixels_have_no_say():
     mask = mask.clone()
     mask[..., 4:] = 255
     logits.requires_grad_()
-    loss = segmentation_loss(logits, mask)
+    loss = ce_dice(logits, mask)
     loss.backward()
-    assert torch.isclose(loss, segmentation_loss(half_logits, half))
+    assert torch.isclose(loss, ce_dice(half_logits, half))
     assert logits.grad[..., 4:].abs().max() == 0
-    assert segmentation_loss(logits, torch.full_like(mask, 255)) == 0
+    assert ce_dice(logits, torch.full_like(mask, 255)) == 0
 
 
 def test_loss_in_half_precision_is_taken_in_single():
     mask = torch.randint(0, 2, (1, 300, 300))
-    assert segmentation_loss(sure(mask).half(), mask) < 1e-6
+    assert ce_dice(sure(mask).half(), mask) < 1e-6
 
 
 def test_margin_moves_the_probability_from_which_a_pixel_is_lesion():
@@ -50,9 +50,7 @@ def test_margin_moves_the_probability_from_which_a_pixel_is_lesion():
         optimizer = torch.optim.Adam([logits], lr=0.1)
         for _ in range(200):
             optimizer.zero_grad()
-            # A smooth of this size takes the weight from Dice: what is left is cross entropy.
-            loss = segmentation_loss(logits.view(1, 2, 1, 1).expand(1, 2, 1, 300), mask, margin=margin, smooth=1e9)
-            loss.backward()
+            ce(logits.view(1, 2, 1, 1).expand(1, 2, 1, 300), mask, margin=margin).backward()
             optimizer.step()
         return logits.diff().item()
 
@@ -65,19 +63,19 @@ def test_margins_of_single_slices():
     lowered = logits.clone()
     lowered[1, 1:] -= 2
     margin = torch.tensor([0.0, 2.0]).view(2, 1, 1, 1)
-    assert torch.isclose(segmentation_loss(logits, mask, margin=margin), segmentation_loss(lowered, mask))
+    assert torch.isclose(ce_dice(logits, mask, margin=margin), ce_dice(lowered, mask))
 
 
 def test_dice_over_slices_counts_each_as_much():
     """A batch of one slice has but one Dice; of several, a lesion of one pixel weighs as much as a large one."""
     logits, mask = torch.randn(3, 2, 8, 8), torch.randint(0, 2, (3, 8, 8))
-    alone = [segmentation_loss(logits[i : i + 1], mask[i : i + 1]) for i in range(3)]
-    assert torch.isclose(segmentation_loss(logits, mask, dice_over="slice"), torch.stack(alone).mean())
+    alone = [ce_dice(logits[i : i + 1], mask[i : i + 1]) for i in range(3)]
+    assert torch.isclose(ce_dice(logits, mask, dice_over="slice"), torch.stack(alone).mean())
 
     mask = torch.zeros(2, 16, 16, dtype=torch.long)
     mask[0, :8], mask[1, 3, 3] = 1, 1
     missed = mask.clone()
     missed[1] = 0
     logits = sure(missed)
-    over_slices = segmentation_loss(logits, mask, dice_over="slice") - segmentation_loss(logits, mask)
+    over_slices = ce_dice(logits, mask, dice_over="slice") - ce_dice(logits, mask)
     assert over_slices.item() == pytest.approx((1 / 2 - 1 / 257) / 2, abs=1e-3)

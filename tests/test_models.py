@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models import build_model, reassembly
-from models.carafe import CARAFE
-from models.reassembly import reassemble
+from models import build_model
+from models.carafe import cpu, operator, plain, reassemble
+from models.upsampling import CARAFE
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (33, 50), (70, 17)])
@@ -44,23 +44,13 @@ def test_published_size():
     assert round(parameters / 1e6, 1) == 54.4  # 56.5 M published, of which 2.1 M are on no path
 
 
-def unfolded(x, logits, scale):
-    """CARAFE's definition, by way of the copy for every tap that the implementation avoids."""
-    n, c, h, w = x.shape
-    kernels = logits.unflatten(1, (-1, scale**2)).softmax(dim=1)
-    size = round(kernels.shape[1] ** 0.5)
-    windows = F.unfold(x, size, padding=size // 2).view(n, c, size**2, 1, h, w)
-    summed = (windows * kernels[:, None]).sum(dim=2)
-    return F.pixel_shuffle(summed.flatten(1, 2), scale)
-
-
 @pytest.mark.parametrize(("kernel_size", "scale"), [(5, 2), (3, 2), (3, 3)])
 @pytest.mark.parametrize("strip_bytes", [1, 200, 1 << 20])  # a row, two rows, all rows at a time
 def test_reassembly_against_its_definition(kernel_size, scale, strip_bytes, monkeypatch):
-    monkeypatch.setattr(reassembly, "STRIP_BYTES", strip_bytes * kernel_size**2)
+    monkeypatch.setattr(cpu, "STRIP_BYTES", strip_bytes * kernel_size**2)
     x = torch.randn(2, 3, 5, 4, dtype=torch.double, requires_grad=True)
     logits = torch.randn(2, kernel_size**2 * scale**2, 5, 4, dtype=torch.double, requires_grad=True)
-    ours, definition = reassemble(x, logits, scale=scale), unfolded(x, logits, scale)
+    ours, definition = reassemble(x, logits, scale=scale), plain.reassemble(x, logits, scale=scale)
     assert torch.allclose(ours, definition)
     grad = torch.randn_like(ours)
     gradients = (torch.autograd.grad(out, (x, logits), grad) for out in (ours, definition))
@@ -129,7 +119,7 @@ def test_kernels_that_do_not_fit_are_refused():
 
 
 def test_without_triton_the_plain_way_is_taken_and_said(monkeypatch):
-    monkeypatch.setattr(reassembly, "_triton_works", {})
+    monkeypatch.setattr(operator, "_triton_works", {})
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     calls = []
 
@@ -137,33 +127,35 @@ def test_without_triton_the_plain_way_is_taken_and_said(monkeypatch):
         calls.append(name)
         raise RuntimeError("Failed to find C compiler")
 
-    monkeypatch.setattr(reassembly, "import_module", broken)
+    monkeypatch.setattr(operator, "import_module", broken)
     x, logits = torch.rand(1, 4, 6, 5), torch.rand(1, 100, 6, 5)
     with pytest.warns(UserWarning, match="without its Triton kernels.*C compiler"):
-        first = reassembly._on_gpu(x, logits, 2)[0]
-    assert torch.equal(first, reassembly._on_gpu(x, logits, 2)[0]) and len(calls) == 1
-    assert torch.allclose(first, unfolded(x, logits, 2), atol=1e-5)
+        first = operator._on_gpu(x, logits, 2)[0]
+    assert torch.equal(first, operator._on_gpu(x, logits, 2)[0]) and len(calls) == 1
+    assert torch.allclose(first, plain.reassemble(x, logits, scale=2), atol=1e-5)
 
 
 def test_the_backward_kernel_is_not_used_after_the_plain_forward_pass(monkeypatch):
     """It needs the log-sum-exp over the taps, which that pass does not make."""
     pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA alone")
-    monkeypatch.setattr(reassembly, "_triton_works", {"reassemble": False})
+    monkeypatch.setattr(operator, "_triton_works", {"reassemble": False})
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     x, logits, grad = torch.rand(1, 4, 6, 5), torch.rand(1, 100, 6, 5), torch.rand(1, 4, 12, 10)
     log_sum = torch.full((1, 4, 6, 5), torch.nan)
-    found = reassembly._backward_on_gpu(grad, x, logits, log_sum, 2)
-    expected = torch.autograd.grad(unfolded(x.requires_grad_(), logits.requires_grad_(), 2), (x, logits), grad)
+    found = operator._backward_on_gpu(grad, x, logits, log_sum, 2)
+    expected = torch.autograd.grad(
+        plain.reassemble(x.requires_grad_(), logits.requires_grad_(), scale=2), (x, logits), grad
+    )
     for ours, theirs in zip(found, expected, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5)
 
 
 def test_a_fault_of_a_kernel_that_has_worked_is_not_hidden(monkeypatch):
     pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA alone")
-    monkeypatch.setattr(reassembly, "_triton_works", {})
+    monkeypatch.setattr(operator, "_triton_works", {})
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     x, logits = torch.rand(1, 4, 6, 5), torch.rand(1, 100, 6, 5)
-    assert torch.allclose(reassembly._on_gpu(x, logits, 2)[0], unfolded(x, logits, 2), atol=1e-5)
-    monkeypatch.setattr(reassembly, "import_module", lambda name: 1 / 0)
+    assert torch.allclose(operator._on_gpu(x, logits, 2)[0], plain.reassemble(x, logits, scale=2), atol=1e-5)
+    monkeypatch.setattr(operator, "import_module", lambda name: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        reassembly._on_gpu(x, logits, 2)
+        operator._on_gpu(x, logits, 2)

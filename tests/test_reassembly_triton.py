@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA alone")
 
-from models.reassembly_triton import reassemble, reassemble_backward
+from models.carafe import plain
+from models.carafe.triton import reassemble, reassemble_backward
 
 pytestmark = pytest.mark.gpu
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -19,14 +19,6 @@ BFLOAT16 = pytest.param(
         DEVICE == "cpu", reason="Triton's interpreter multiplies the bits of bfloat16 matrices as integers"
     ),
 )
-
-
-def definition(x: Tensor, logits: Tensor, scale: int) -> Tensor:
-    n, c, h, w = x.shape
-    weights = logits.unflatten(1, (-1, scale**2)).softmax(dim=1)
-    kernel_size = round(weights.shape[1] ** 0.5)
-    windows = F.unfold(x, kernel_size, padding=kernel_size // 2).view(n, c, -1, 1, h, w)
-    return F.pixel_shuffle((windows * weights[:, None]).sum(dim=2).flatten(1, 2), scale)
 
 
 def draw(shape: tuple, kernel_size: int, scale: int, dtype=torch.double, memory_format=CONTIGUOUS) -> list[Tensor]:
@@ -41,7 +33,7 @@ def draw(shape: tuple, kernel_size: int, scale: int, dtype=torch.double, memory_
 def check(x: Tensor, logits: Tensor, grad: Tensor, scale: int, tolerance: float = 1e-10) -> Tensor:
     """Compare all that the kernels return with the definition; returns what they upsampled."""
     exact = [tensor.double().requires_grad_() for tensor in (x, logits)]
-    expected = definition(*exact, scale)
+    expected = plain.reassemble(*exact, scale=scale)
     expected = [expected.detach(), *torch.autograd.grad(expected, exact, grad.double())]
     expected_log_sum = exact[1].detach().unflatten(1, (-1, scale**2)).logsumexp(dim=1)
 

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from data.errors import InputError
 from data.preprocessing import Preprocessing
 from models import build_model
-from models.blocks import fold_batch_norm
 
 FORMAT = "cares-unet-1"
 FIELDS = {"format", "model", "preprocessing", "weights", "epoch", "best_score", "run"}
@@ -111,15 +110,14 @@ def read_checkpoint(path: Path) -> dict:
 def load_model(path: Path | str, *, image_size: int | None = None) -> tuple[nn.Module, Preprocessing]:
     """The network of a checkpoint, rebuilt from the file alone, and its preprocessing.
 
-    The network is for prediction only: in eval mode, its batch norms folded into the convolutions before them. Its
-    ``knows_turns`` says whether it was trained on flipped and turned slices.
+    The network is in eval mode. Its ``knows_turns`` says whether it was trained on flipped and rotated slices.
 
     Takes all that ``read_checkpoint`` does. ``image_size``: the side to resize slices to in place of the file's.
     Raises InputError as ``read_checkpoint`` does, and if weights are missing or of another shape.
     """
     content = read_checkpoint(Path(path))
     preprocessing = Preprocessing(**content["preprocessing"] | ({"image_size": image_size} if image_size else {}))
-    model = fold_batch_norm(rebuild(content, path).eval())
+    model = rebuild(content, path).eval()
     model.knows_turns = content.get("run", {}).get("options", {}).get("data_augmentation", False)
     return model, preprocessing
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from data.errors import InputError
+from models import options_of
 
 FOLDERS = {
     "train_img_path": "Train-Image",
@@ -45,6 +46,7 @@ class TrainingConfig:
     data_augmentation: bool = True
 
     # The network.
+    model: str = "cares_unet"
     base_channels: int = 64
     block: str = "residual"
     upsample: str = "carafe"
@@ -59,6 +61,7 @@ class TrainingConfig:
     decay_rate: float = 0.1
     decay_epoch: int = 30
     decay_start_epoch: int = 800
+    loss: str = "ce_dice"
     lesion_margin: float = 1.5
     dice_over: str = "slice"
     clip_grad: float = 1.0
@@ -78,7 +81,6 @@ class TrainingConfig:
     cache_gb: float = 4.0
     compile: bool = False
     accumulate: int = 1
-    checkpoint_activations: bool = False
 
     # Results.
     save_folder: Path = Path("runs/supervised")
@@ -95,8 +97,11 @@ class TrainingConfig:
 
     @property
     def network(self) -> dict:
-        """What ``build_model`` takes."""
-        return {"name": "cares_unet", **{name: getattr(self, name) for name in NETWORK_FIELDS}}
+        """What ``build_model`` takes: the name, and those of NETWORK_FIELDS that this network has."""
+        return {"name": self.model, **{name: getattr(self, name) for name in NETWORK_FIELDS if self._has(name)}}
+
+    def _has(self, name: str) -> bool:
+        return name in options_of(self.model)
 
     def folder(self, name: str) -> Path:
         """One of FOLDERS."""
@@ -124,12 +129,15 @@ class TrainingConfig:
             raise InputError(
                 f"{flags}: leaves one pixel to normalise by at this --image_size; raise that or --batchsize"
             )
-        if self.compile and self.checkpoint_activations:
-            raise InputError("--compile and --checkpoint_activations: do not go together; leave one of them out")
         if self.compile and not any(map(shutil.which, COMPILERS)):
             raise InputError(f"--compile: needs a C++ compiler ({', '.join(COMPILERS)}), none was found; leave it out")
         if (self.val_img_path is None) != (self.val_msk_path is None):
             raise InputError("--val_img_path and --val_msk_path go together; give both or none")
+        for name in NETWORK_FIELDS:
+            if not self._has(name) and getattr(self, name) != getattr(TrainingConfig, name):
+                raise InputError(
+                    f"--{name} {getattr(self, name)}: --model {self.model} has no such option; leave it out"
+                )
         self._validate_method()
         return self
 

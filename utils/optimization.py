@@ -1,48 +1,18 @@
 """A training step and its state: network, averaged weights, optimizer, schedule, precision."""
 
 import copy
-import math
+import inspect
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
-from models.blocks import ResidualStage
 from utils import malloc
 from utils.config import TrainingConfig
-from utils.losses import segmentation_loss
+from utils.losses import LOSSES
+from utils.optimizers import build_optimizer, build_schedule
 from utils.precision import autocast, choose_precision
-from utils.ranger import Ranger
-
-OPTIMIZERS = {
-    "ranger": Ranger,
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "sgd": lambda params, **kwargs: torch.optim.SGD(params, momentum=0.9, nesterov=True, **kwargs),
-}
-
-
-def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """The optimizer of the config, with its learning rate and weight decay."""
-    kind = OPTIMIZERS[config.optimizer_type]
-    return kind(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-
-
-def build_schedule(optimizer: torch.optim.Optimizer, config: TrainingConfig, steps_per_epoch: int) -> LambdaLR:
-    """The learning-rate schedule of the config, to be stepped after every optimizer step."""
-    total = config.epoch * steps_per_epoch
-
-    def flat_cosine(step: int) -> float:
-        # As Ranger's author advises: the full rate for 72 % of the run, then a cosine down to 0.
-        progress = max(0.0, (step / total - 0.72) / 0.28)
-        return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-    def step_decay(step: int) -> float:
-        epochs_past_start = step // steps_per_epoch - config.decay_start_epoch
-        return config.decay_rate ** max(0, epochs_past_start // config.decay_epoch)
-
-    return LambdaLR(optimizer, {"flat_cosine": flat_cosine, "step": step_decay}[config.lr_schedule])
 
 
 class Training:
@@ -64,14 +34,11 @@ class Training:
         if self.device.type == "cpu":
             malloc.set_options(malloc.TRAINING)
         self.clip_grad, self.ema_decay, self.accumulate = config.clip_grad, config.ema_decay, config.accumulate
-        for stage in model.modules():
-            if isinstance(stage, ResidualStage):
-                stage.checkpointed = config.checkpoint_activations
         self.forward = torch.compile(model) if config.compile else model
         self.precision = choose_precision(config.amp, self.device)
         self.average = copy.deepcopy(model)
         self.trained, self.lesion_margin = trained, config.lesion_margin
-        self.loss = partial(segmentation_loss, dice_over=config.dice_over)
+        self.loss = _loss(config)
         self.optimizer = build_optimizer(model, config)
         self.schedule = build_schedule(self.optimizer, config, steps_per_epoch)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
@@ -122,8 +89,9 @@ class Training:
         pairs = list(zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True))
         averaged, newest = zip(*[pair for pair in pairs if pair[0].is_floating_point()], strict=True)
         torch._foreach_lerp_(averaged, newest, 1 - decay)
-        counts, newest = zip(*[pair for pair in pairs if not pair[0].is_floating_point()], strict=True)
-        torch._foreach_copy_(counts, newest)  # of batches that batch norm has seen
+        for count, newest_count in pairs:
+            if not count.is_floating_point():  # of batches that batch norm has seen
+                count.copy_(newest_count)
 
     def is_finite(self) -> bool:
         """Whether no weight, neither of the network nor of the average, is NaN or infinite."""
@@ -165,3 +133,10 @@ class Training:
             "schedule": self.schedule,
             "scaler": self.scaler,
         }
+
+
+def _loss(config: TrainingConfig) -> Callable[..., Tensor]:
+    """The loss of the config with those of its options that this loss has."""
+    loss = LOSSES[config.loss]
+    options = {"dice_over": config.dice_over}
+    return partial(loss, **{name: options[name] for name in options.keys() & inspect.signature(loss).parameters})

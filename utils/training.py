@@ -199,9 +199,9 @@ def _describe(training: Training, config: TrainingConfig) -> str:
     else:
         device = f"CPU with {torch.get_num_threads()} threads"
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
-    width = model.config["base_channels"]
+    width = f" of width {model.config['base_channels']}" if "base_channels" in model.config else ""
     return (
-        f"{model.config['name']} of width {width}, {parameters:.2f} M parameters, {config.image_size} px, on {device}, "
+        f"{model.config['name']}{width}, {parameters:.2f} M parameters, {config.image_size} px, on {device}, "
         f"{'float32' if precision == 'off' else precision}"
     )
 

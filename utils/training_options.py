@@ -6,10 +6,15 @@ from pathlib import Path
 
 from data.command_line import Parser, number
 from data.preprocessing import Preprocessing
+from models import MODELS
+from models.blocks import BLOCKS
+from models.upsampling import UPSAMPLINGS
 from utils.checkpoint import Start, read_checkpoint
 from utils.config import NETWORK_FIELDS, RECIPES, TrainingConfig, overrides
 from utils.device import choose_device
+from utils.losses import LOSSES
 from utils.methods import SEMI_SUPERVISED
+from utils.optimizers import OPTIMIZERS, SCHEDULES
 from utils.precision import choose_precision
 from utils.results import holds_something
 
@@ -85,12 +90,13 @@ def add_training_options(parser: Parser) -> None:
         "turns) stays as it was",
     )
     group.add_argument("--base_channels", type=number(int, 1), help="width of the first level")
-    group.add_argument("--block", choices=["residual", "plain"], help="plain: without the paper's shortcuts")
-    group.add_argument("--upsample", choices=["carafe", "bilinear"], help="bilinear: without the paper's CARAFE")
+    group.add_argument("--model", choices=list(MODELS), help="network")
+    group.add_argument("--block", choices=list(BLOCKS), help="plain: without the paper's shortcuts")
+    group.add_argument("--upsample", choices=list(UPSAMPLINGS), help="bilinear: without the paper's CARAFE")
     group.add_argument("--pretrained_model", type=Path, help="checkpoint whose weights to start from")
     group.add_argument("--epoch", type=number(int, 1), help="passes over the labeled slices")
     group.add_argument("--batchsize", type=number(int, 1), help="slices a step")
-    group.add_argument("--optimizer_type", choices=["ranger", "adam", "adamw", "sgd"], help="optimizer")
+    group.add_argument("--optimizer_type", choices=list(OPTIMIZERS), help="optimizer")
     group.add_argument(
         "--lr",
         type=number(float, 0, above=True),
@@ -99,13 +105,14 @@ def add_training_options(parser: Parser) -> None:
     group.add_argument("--weight_decay", type=number(float, 0), help="decoupled, where the optimizer does so")
     group.add_argument(
         "--lr_schedule",
-        choices=["flat_cosine", "step"],
+        choices=list(SCHEDULES),
         help="flat_cosine: constant for 72 %% of the run, then a cosine to 0; step: as the --decay flags tell, "
         "which imply it; default: flat_cosine",
     )
     group.add_argument("--decay_rate", type=number(float, 0, 1, above=True), help="published: 0.1")
     group.add_argument("--decay_epoch", type=number(int, 1), help="epochs between two decays; published: 30")
     group.add_argument("--decay_start_epoch", type=number(int, 0), help="no decay up to this epoch; published: 800")
+    group.add_argument("--loss", choices=list(LOSSES), help="ce_dice: cross entropy + soft Dice; ce: cross entropy")
     group.add_argument(
         "--lesion_margin",
         type=number(float, 0),
@@ -120,11 +127,6 @@ def add_training_options(parser: Parser) -> None:
     group.add_argument("--ema_decay", type=number(float, 0, 0.99999), help="of averaged weights; 0: none")
     group.add_argument("--compile", action=argparse.BooleanOptionalAction, help="torch.compile the network")
     group.add_argument("--accumulate", type=number(int, 1), help="parts in which a batch is computed, to save memory")
-    group.add_argument(
-        "--checkpoint_activations",
-        action=argparse.BooleanOptionalAction,
-        help="keep less for the backward pass and compute it again: less memory, a third more time",
-    )
     group.add_argument("--seed", type=number(int, 0, 2**63 - 1), help="of the split, the weights and the batches")
 
     group = parser.add_argument_group("results")

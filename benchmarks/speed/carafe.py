@@ -8,8 +8,8 @@ from benchmarks.measure import Work, interleaved, peak_memory
 from benchmarks.reference import UnfoldedCARAFE
 from benchmarks.speed.ceiling import element_type
 from benchmarks.speed.report import Report
-from models.carafe import CARAFE
-from models.reassembly import reassemble
+from models.carafe import reassemble
+from models.upsampling import CARAFE
 from utils.precision import autocast, choose_precision
 
 CARAFE_STAGES = (16, 8, 4, 2)  # input channels over the network's width, which is also how much smaller the map is

@@ -13,10 +13,9 @@ from benchmarks.reference import LoopRanger, PlainUNet, ReferenceUNet
 from benchmarks.speed.ceiling import build_ceiling, convolution_flop, share_of_ceiling
 from benchmarks.speed.report import Report
 from models import build_model
-from models.blocks import fold_batch_norm
 from utils import malloc
 from utils.config import TrainingConfig
-from utils.losses import segmentation_loss
+from utils.losses import ce_dice
 from utils.optimization import Training
 from utils.precision import autocast, choose_precision
 from utils.ranger import Ranger
@@ -49,7 +48,6 @@ def inference_batch(args: argparse.Namespace) -> int:
 def build_inference(who: str, args: argparse.Namespace) -> Work:
     """A forward pass in eval mode by one of ``NETWORKS``: ours as test.py does it, the others in float32."""
     model = build_network(who, args).eval()
-    model = fold_batch_norm(model) if who == "ours" else model
     precision = choose_precision(args.amp, args.device) if who == "ours" else "off"
     options = malloc.PREDICTING if who == "ours" else AS_IT_COMES
     x = torch.rand(inference_batch(args), 1, args.image_size, args.image_size, device=args.device)
@@ -88,7 +86,7 @@ def measure_training(report: Report, args: argparse.Namespace) -> None:
     theirs = peak_memory(build_reference_step, "reference", args, device=args.device)
     # The backward pass takes twice the forward pass's work: gradients of inputs and of weights.
     flop = 3 * args.batchsize * convolution_flop(build_model("cares_unet", base_channels=args.base_channels), args)
-    variants = [{}, {"checkpoint_activations": True}, {"accumulate": 2}]
+    variants = [{}, {"accumulate": 2}]
     # Those that compile last, as that takes a minute or more, in which the measurement may be stopped.
     for part in [variants, *([[{"compile": True}]] if args.device.type == "cuda" else [])]:
         works = {"reference": build_reference_step("reference", args), "ceiling": build_ceiling(args)}
@@ -128,7 +126,7 @@ def build_reference_step(who: str, args: argparse.Namespace) -> Work:
     def work() -> None:
         malloc.set_options(AS_IT_COMES)
         optimizer.zero_grad()
-        segmentation_loss(model(images), masks).backward()
+        ce_dice(model(images), masks).backward()
         optimizer.step()
 
     return work

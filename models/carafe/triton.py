@@ -1,6 +1,6 @@
 """CARAFE's reassembly on a GPU: Triton kernels that take in the softmax over the taps, forward and backward.
 
-Strip by strip, as ``models.reassembly`` does it on a CPU, a GPU would wait for its memory and for the next launch all
+Strip by strip, as ``models.carafe.cpu`` does it, a GPU would wait for its memory and for the next launch all
 the while. Here the features come from memory about once and the softmax is never stored. The sums over
 taps and over channels are matrix products, as in attention: a tile's output pixels (the queries) draw on one small
 window of source pixels (the keys), and the matrix of weights between them, zero where a source pixel is none of an

@@ -1,14 +1,17 @@
-"""CARAFE, content-aware reassembly of features: upsampling whose kernels are predicted from the content.
+"""Upsampling by two: CARAFE, content-aware reassembly of features, and what the paper compares it with.
 
-Every source pixel predicts ``scale**2`` kernels of ``kernel_size**2`` weights, one for each of the pixels it
-becomes; each of these is the weighted sum of the source pixel's neighbourhood. (Wang et al., ICCV 2019.)
+CARAFE predicts its kernels from the content. Every source pixel predicts ``scale**2`` kernels of ``kernel_size**2``
+weights, one for each of the pixels it becomes; each of these is the weighted sum of the source pixel's neighbourhood.
+(Wang et al., ICCV 2019.)
 """
+
+from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.carafe import reassemble
 from models.convolution import Conv3x3
-from models.reassembly import reassemble
 
 
 class CARAFE(nn.Module):
@@ -47,3 +50,6 @@ class BilinearUpsampling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # As in CARAFE, the 1x1 convolution comes first; here its bias commutes, too.
         return F.interpolate(self.out(x), scale_factor=2, mode="bilinear", align_corners=False)
+
+
+UPSAMPLINGS: dict[str, Callable[[int, int], nn.Module]] = {"carafe": CARAFE, "bilinear": BilinearUpsampling}
