@@ -1,6 +1,5 @@
 """Label unlabeled slices with a trained CARes-UNet, for semi_supervised_train.py."""
 
-import argparse
 from pathlib import Path
 from statistics import fmean
 
@@ -8,14 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.command_line import Parser, exit_if_left_out, number, run
 from data.errors import InputError
 from data.files import IGNORE, IGNORED_GRAY, list_slices, pair_by_stem, read_all, read_pair
 from data.volumes import write_like
-from utils.evaluation_options import add_prediction_options, prediction_settings
+from utils.cli.machine import add_device_options
+from utils.cli.parser import Parser, exit_if_left_out, run
+from utils.cli.prediction import add_labeling_options, add_prediction_options, parse_labeling_options
+from utils.config import LabelingConfig
 from utils.evaluation_report import report_scans
 from utils.metrics import lesion_mask, scores
-from utils.options import add_device_options, complete
 from utils.predictor import Predictor
 from utils.reporting import report_images, warn
 from utils.results import ResultFolder
@@ -24,44 +24,32 @@ from utils.scans import Scan, burden, find_scans, predict_scans
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--model_path", type=Path, required=True, help="checkpoint of supervised_train.py")
-    parser.add_argument("--data_root", type=Path, default=Path("."), help="folder that holds the ones below")
-    parser.add_argument(
-        "--Image_dir", dest="image_dir", type=Path, help="slices to label, default: DATA_ROOT/Unlabeled"
-    )
-    parser.add_argument(
-        "--Mask-dir", "--Mask_dir", dest="mask_dir", type=Path, help="where masks go; default: DATA_ROOT/Pos-Mask"
-    )
-    parser.add_argument(
-        "--confidence",
-        type=number(float, 0, 1),
-        default=0.0,
-        help=f"pixels whose likelier class has a probability below this are stored as {IGNORED_GRAY}, for "
-        "semi_supervised_train.py to ignore; 0: none",
-    )
-    parser.add_argument("--truth_path", type=Path, help="true masks, where they are known, to score the labels")
+    add_labeling_options(parser)
     add_prediction_options(parser)
     add_device_options(parser)
-    args = complete(parser.parse_args())
+    config, prediction = parse_labeling_options(parser)
 
-    predictor = Predictor(args.model_path, **prediction_settings(args))
-    if scans := find_scans(args.image_dir):
-        if args.truth_path:
-            raise InputError("--truth_path: is for slices; test.py scores the masks of scans")
-        label_scans(predictor, scans, args)
-        return
-    files = list_slices(args.image_dir)
-    truth = read_truth(args.image_dir, args.truth_path) if args.truth_path else {}
-    slices = predictor.read(files, cache_gb=args.cache_gb)
+    predictor = Predictor(config.model_path, **vars(prediction))
+    if scans := find_scans(config.image_dir):
+        label_scans(predictor, scans, config)
+    else:
+        label_slices(predictor, config)
+
+
+def label_slices(predictor: Predictor, config: LabelingConfig) -> None:
+    """Label a folder of slices, each mask an image of its slice's size, and score them where the truth is known."""
+    files = list_slices(config.image_dir)
+    truth = read_truth(config.image_dir, config.truth_path) if config.truth_path else {}
+    slices = predictor.read(files, cache_gb=config.cache_gb)
     masks = ResultFolder(
-        args.mask_dir,
+        config.mask_dir,
         table="pseudo_labels.csv",
         inputs=slices.files,
-        made_by={"checkpoint": str(args.model_path), **predictor.summary(), "confidence": args.confidence},
+        made_by={"checkpoint": str(config.model_path), **predictor.summary(), "confidence": config.confidence},
     )
     report_images(slices)
     for path, found in zip(slices.files, predictor.predict_slices(slices), strict=True):
-        lesion, kept = torch.from_numpy(found.mask), found.confidence >= args.confidence
+        lesion, kept = torch.from_numpy(found.mask), found.confidence >= config.confidence
         row = {
             "image": path.name,
             "lesion_share": lesion.float().mean().item(),
@@ -97,20 +85,22 @@ def read_truth(images: Path, masks: Path) -> dict[Path, Tensor]:
     }
 
 
-def label_scans(predictor: Predictor, scans: list[Scan], args: argparse.Namespace) -> None:
+def label_scans(predictor: Predictor, scans: list[Scan], config: LabelingConfig) -> None:
     """Label whole scans, each mask a volume in the space of its scan."""
-    if args.confidence:
+    if config.truth_path:
+        raise InputError("--truth_path: is for slices; test.py scores the masks of scans")
+    if config.confidence:
         raise InputError("--confidence: is for slices; make some of the scans with python -m data.prepare volumes")
-    made_by = {"checkpoint": str(args.model_path), **predictor.summary(), "window": args.window}
+    made_by = {"checkpoint": str(config.model_path), **predictor.summary(), "window": config.window}
     masks = ResultFolder(
-        args.mask_dir,
+        config.mask_dir,
         table="pseudo_labels.csv",
         inputs=[scan.path for scan in scans],
         made_by=made_by,
         suffix=".nii.gz",
     )
     left_out = []
-    for scan, volume, soft, _ in predict_scans(predictor, scans, left_out, window=args.window):
+    for scan, volume, soft, _ in predict_scans(predictor, scans, left_out, window=config.window):
         mask = lesion_mask(soft, 0.5)
         write_like(mask.astype(np.uint8), volume.geometry, masks.path_of(scan.path))
         confidence = np.maximum(soft, 255 - soft).mean() / 255

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import torch
 
-from data.command_line import Parser, run
 from data.errors import InputError
-from utils.methods import SEMI_SUPERVISED
-from utils.options import add_device_options
-from utils.training import fit, initial_model
-from utils.training_data import read_labeled, read_pseudo_labeled
-from utils.training_options import (
+from utils.cli.machine import add_device_options
+from utils.cli.parser import Parser, run
+from utils.cli.training import (
     add_labeled_data_options,
     add_pseudo_labeled_data_options,
     add_training_options,
     parse_training_options,
 )
+from utils.methods import SEMI_SUPERVISED
+from utils.training import fit, initial_model
+from utils.training_data import read_labeled, read_pseudo_labeled
 
 
 def main() -> None:

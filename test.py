@@ -1,22 +1,20 @@
 """Predict masks with a trained CARes-UNet, or take saved ones, and score them where the truth is at hand."""
 
-import argparse
-
 import numpy as np
 
-from data.command_line import Parser, exit_if_left_out, run
 from data.errors import InputError
 from data.volumes import write_like
-from utils.evaluation import Case, Model, find_cases, find_models, leave_out_for_all, score, score_all
-from utils.evaluation_options import (
+from utils.cli.machine import add_device_options
+from utils.cli.parser import Parser, exit_if_left_out, run
+from utils.cli.prediction import (
     add_evaluation_options,
     add_prediction_options,
     parse_evaluation_options,
-    prediction_settings,
 )
+from utils.config import EvaluationConfig, PredictionConfig
+from utils.evaluation import Case, Model, find_cases, find_models, leave_out_for_all, score, score_all
 from utils.evaluation_report import dice_in_words, draw_case, draw_scores, report_scans, report_scores
 from utils.metrics import lesion_mask
-from utils.options import add_device_options
 from utils.predictor import Predictor
 from utils.reporting import report_images
 from utils.results import ResultFolder
@@ -28,102 +26,106 @@ def main() -> None:
     add_evaluation_options(parser)
     add_prediction_options(parser)
     add_device_options(parser)
-    args = parse_evaluation_options(parser)
+    config, prediction = parse_evaluation_options(parser)
 
-    if args.pretrained_model and (scans := find_scans(args.test_img_path, args.test_msk_path)):
-        if args.lung_mask_path or args.table or args.save_type != "solo":
+    if config.pretrained_model and (scans := find_scans(config.test_img_path, config.test_msk_path)):
+        if config.lung_mask_path or config.table or config.save_type != "solo":
             raise InputError("--lung_mask_path, --table, --save_type: are for slices; leave them out for scans")
-        predict_and_score_scans(args, scans)
+        predict_and_score_scans(config, prediction, scans)
         return
-    cases = find_cases(args.test_img_path, args.test_msk_path, args.lung_mask_path)
-    results, models = score_predictions(args, cases) if args.predictions else predict_and_score(args, cases)
-    report_scores(results, models, threshold=args.threshold, empty=args.empty, table=args.table)
-    if args.test_msk_path:
-        overlay_by = args.sort if args.save_type == "overlay" else None
-        draw_scores(results, models, cases, threshold=args.threshold, overlay_by=overlay_by)
+    cases = find_cases(config.test_img_path, config.test_msk_path, config.lung_mask_path)
+    results, models = (
+        score_predictions(config, cases) if config.predictions else predict_and_score(config, prediction, cases)
+    )
+    report_scores(results, models, threshold=config.threshold, empty=config.empty, table=config.table)
+    if config.test_msk_path:
+        overlay_by = config.sort if config.save_type == "overlay" else None
+        draw_scores(results, models, cases, threshold=config.threshold, overlay_by=overlay_by)
 
 
-def predict_and_score(args: argparse.Namespace, cases: list[Case]) -> tuple[ResultFolder, list[Model]]:
+def predict_and_score(
+    config: EvaluationConfig, prediction: PredictionConfig, cases: list[Case]
+) -> tuple[ResultFolder, list[Model]]:
     """Predict every case, save its mask and, if asked for, its map and picture."""
-    predictor = Predictor(*args.pretrained_model, **prediction_settings(args))
-    slices = predictor.read([case.image for case in cases], cache_gb=args.cache_gb)
+    predictor = Predictor(*config.pretrained_model, **vars(prediction))
+    slices = predictor.read([case.image for case in cases], cache_gb=config.cache_gb)
     results = ResultFolder(
-        args.img_save_folder,
+        config.img_save_folder,
         table="scores.csv",
         inputs=slices.files,
         made_by={
-            "checkpoint": checkpoints_in_words(args),
+            "checkpoint": checkpoints_in_words(config),
             **predictor.summary(),
-            "threshold": args.threshold,
+            "threshold": config.threshold,
         },
-        reads=args.reads,
+        reads=config.reads,
     )
     report_images(slices)
     for case, path, found in zip(cases, slices.files, predictor.predict_slices(slices), strict=True):
-        soft, mask = found.map, found.mask_at(args.threshold)
+        soft, mask = found.map, found.mask_at(config.threshold)
         results.save_image(path, mask * np.uint8(255))
-        if args.save_prob:
+        if config.save_prob:
             results.save_image(path, soft, subfolder="prob")
-        row = score(case, soft, threshold=args.threshold, empty=args.empty)
+        row = score(case, soft, threshold=config.threshold, empty=config.empty)
         results.add_row(row)
-        if args.save_type == "compare":
+        if config.save_type == "compare":
             caption = f"Dice {dice_in_words(row)}" if case.truth else f"{row['lesion_share']:.1%} lesion"
             draw_case(results.path_of(path, "compare"), case, {f"prediction, {caption}": mask})
     masks = [results.path_of(path) for path in slices.files]
     return results, [Model(results.folder.resolve().name, masks, rows=results.rows)]
 
 
-def predict_and_score_scans(args: argparse.Namespace, scans: list[Scan]) -> None:
+def predict_and_score_scans(config: EvaluationConfig, prediction: PredictionConfig, scans: list[Scan]) -> None:
     """Predict every scan, save its mask in its own space and, if asked for, its map, and score it."""
-    predictor = Predictor(*args.pretrained_model, **prediction_settings(args))
-    made_by = {"checkpoint": checkpoints_in_words(args), **predictor.summary()}
-    made_by |= {"threshold": args.threshold, "window": args.window}
+    predictor = Predictor(*config.pretrained_model, **vars(prediction))
+    made_by = {"checkpoint": checkpoints_in_words(config), **predictor.summary()}
+    made_by |= {"threshold": config.threshold, "window": config.window}
     results = ResultFolder(
-        args.img_save_folder,
+        config.img_save_folder,
         table="scores.csv",
         inputs=[scan.path for scan in scans],
         made_by=made_by,
-        reads=args.reads,
+        reads=config.reads,
         suffix=".nii.gz",
     )
     left_out = []
-    for scan, volume, soft, truth in predict_scans(predictor, scans, left_out, window=args.window):
-        mask = lesion_mask(soft, args.threshold)
+    for scan, volume, soft, truth in predict_scans(predictor, scans, left_out, window=config.window):
+        mask = lesion_mask(soft, config.threshold)
         write_like(mask.astype(np.uint8), volume.geometry, results.path_of(scan.path))
-        if args.save_prob:
+        if config.save_prob:
             write_like((soft / 255).astype(np.float32), volume.geometry, results.path_of(scan.path, "prob"))
         row = {"image": scan.path.name, "slices": len(mask), **burden(mask, volume.geometry)}
         if truth is not None:
             row |= {f"true_{name}": value for name, value in burden(truth, volume.geometry).items()}
-            row |= score_scan(mask, truth, empty=args.empty)
+            row |= score_scan(mask, truth, empty=config.empty)
         results.add_row(row)
-        draw_scan(results.path_of(scan.path, "figures", ".png"), volume, args.window, mask, truth)
+        draw_scan(results.path_of(scan.path, "figures", ".png"), volume, config.window, mask, truth)
     report_scans(results)
     exit_if_left_out(left_out, len(scans))
 
 
-def checkpoints_in_words(args: argparse.Namespace) -> str:
-    return ", ".join(map(str, args.pretrained_model))
+def checkpoints_in_words(config: EvaluationConfig) -> str:
+    return ", ".join(map(str, config.pretrained_model))
 
 
-def score_predictions(args: argparse.Namespace, cases: list[Case]) -> tuple[ResultFolder, list[Model]]:
+def score_predictions(config: EvaluationConfig, cases: list[Case]) -> tuple[ResultFolder, list[Model]]:
     """Score the saved maps or masks of every folder."""
-    models = find_models(args.predictions, cases, resize=args.resize)
+    models = find_models(config.predictions, cases, resize=config.resize)
     results = ResultFolder(
-        args.img_save_folder,
+        config.img_save_folder,
         table="scores.csv",
         inputs=[case.truth for case in cases],
-        made_by={"predictions": [str(folder) for folder in args.predictions], "threshold": args.threshold},
-        reads=args.reads,
+        made_by={"predictions": [str(folder) for folder in config.predictions], "threshold": config.threshold},
+        reads=config.reads,
     )
-    for row in score_all(models, cases, threshold=args.threshold, empty=args.empty):
+    for row in score_all(models, cases, threshold=config.threshold, empty=config.empty):
         results.add_row(row)
     leave_out_for_all(models)
-    if args.save_type == "compare":
+    if config.save_type == "compare":
         for index, case in enumerate(cases):
             masks = {}
             for model in models:
-                mask = lesion_mask(model.read(index, case.size()), args.threshold)
+                mask = lesion_mask(model.read(index, case.size()), config.threshold)
                 masks[f"{model.name}, Dice {dice_in_words(model.rows[index])}"] = mask
             draw_case(results.path_of(case.truth, "compare"), case, masks)
     return results, models

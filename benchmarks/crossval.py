@@ -22,11 +22,11 @@ from statistics import fmean, stdev
 import numpy as np
 from PIL import Image
 
-from data.command_line import Parser, number, run
 from data.errors import InputError
 from data.files import Pair, pair_by_stem, read_all, read_image
 from utils.checkpoint import read_checkpoint
-from utils.options import complete_folders
+from utils.cli.parser import Parser, number, run
+from utils.config import FOLDERS
 from utils.tables import confidence_interval
 
 ROOT = Path(__file__).parent.parent
@@ -128,7 +128,8 @@ def parse_options(own: list[str], flags: list[str]) -> argparse.Namespace:
     if args.against and not (args.out / args.against / "result.json").exists():
         parser.error(f"--against {args.against}: {args.out / args.against} has no result.json; run that setting first")
     args.against = args.against or "default"
-    complete_folders(args)
+    for name in ("train_img_path", "train_msk_path", "semi_img_path"):
+        setattr(args, name, getattr(args, name) or args.data_root / FOLDERS[name])
     return args
 
 

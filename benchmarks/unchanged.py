@@ -21,8 +21,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from data.command_line import Parser, run
 from data.errors import InputError
+from utils.cli.parser import Parser, run
 from utils.config import RECIPES
 
 ROOT = Path(__file__).parent.parent

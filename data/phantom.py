@@ -15,11 +15,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.anatomy import draw_chest, sample_patient
-from data.command_line import Parser, number, run
 from data.errors import InputError
 from data.lesions import add_lesions
 from data.scanner import expose, sample_scanner
 from data.window import LUNG
+from utils.cli.parser import Parser, number, run
 
 SPLITS = {"Train": 0, "Unlabeled": 1, "Test": 2}  # the number enters the seed of every slice
 SPREAD = {"Train": 0.35, "Unlabeled": 1.0, "Test": 1.0}  # of appearances, see draw_slice

@@ -19,12 +19,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.command_line import Parser, exit_if_left_out, number, run
 from data.errors import FileError, InputError
 from data.files import list_slices, pair_by_stem, read_all, read_image, read_pair
 from data.slicing import FOLDERS, Recipe, save, write_case
 from data.sources import find_covid_19_20, find_uestc, find_volumes, split_cases, stop_at_doubled_names
-from data.window import window
+from utils.cli.parser import Parser, exit_if_left_out, number, run, window
 
 COLUMNS = ("file", "source", "case", "slice", "split", "lesion_pixels")
 SEMI_SEG = {  # the folders of the public release

@@ -1,6 +1,5 @@
 """Hounsfield units <-> 8-bit gray levels."""
 
-import argparse
 from typing import NamedTuple
 
 import numpy as np
@@ -22,16 +21,3 @@ class Window(NamedTuple):
 
 
 LUNG = Window()
-
-
-def window(text: str) -> Window:
-    """An argparse type: ``lung`` or ``LEVEL,WIDTH`` in HU."""
-    if text == "lung":
-        return LUNG
-    try:
-        level, width = (float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither `lung` nor LEVEL,WIDTH, such as -650,1500") from None
-    if not (np.isfinite([level, width]).all() and width > 0):
-        raise argparse.ArgumentTypeError(f"{text!r}: the width must be above 0")
-    return Window(level, width)

@@ -16,8 +16,8 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # its kernels then run on the CPU
 
-from data.command_line import run
 from data.phantom_volumes import ORIENTATIONS, draw_volume, write_volumes
+from utils.cli.parser import run
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"

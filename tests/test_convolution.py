@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 
 from models import build_model, convolution
-from models.blocks import ResidualBlock
 from models.convolution import Conv3x3, weight_gradient
 
 
@@ -64,15 +63,6 @@ def test_only_where_it_gains(by_taps, monkeypatch):
     assert "ByTaps" in conv(x.contiguous(**last)).grad_fn.name()
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert "ByTaps" not in conv(x.contiguous(**last)).grad_fn.name()
-
-
-def test_folded_batch_norm_keeps_its_bias(by_taps):
-    block = ResidualBlock(16).to(memory_format=torch.channels_last).eval()
-    torch.nn.init.normal_(block.bn2.bias)
-    x = torch.randn(2, 16, 9, 12).contiguous(memory_format=torch.channels_last)
-    expected = block(x)
-    block.fold()
-    torch.testing.assert_close(block(x), expected)
 
 
 def test_gradients_of_the_network(by_taps, monkeypatch):

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from data import phantom
-from data.command_line import run
 from data.window import LUNG
+from utils.cli.parser import run
 
 COUNTS = {"Train-Image": 3, "Train-Mask": 3, "Unlabeled": 4, "Test-Image": 2, "Test-Mask": 2}
 

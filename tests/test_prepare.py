@@ -17,7 +17,6 @@ from PIL import Image
 from test_bad_input import contents
 
 from data import prepare
-from data.command_line import run
 from data.errors import FileError
 from data.files import cases_of, list_slices, pair_by_stem, split_pairs
 from data.lungs import box, find_body, find_lungs
@@ -25,6 +24,7 @@ from data.phantom_volumes import ORIENTATIONS, draw_volume
 from data.sources import Case, find_covid_19_20, split_cases
 from data.volumes import read_scan, write_like
 from data.window import LUNG, Window
+from utils.cli.parser import run
 
 COUNT = len(ORIENTATIONS)
 

@@ -13,7 +13,8 @@ from data.errors import FileError
 from data.files import case_of
 from data.phantom_volumes import ORIENTATIONS, draw_volume, geometry
 from data.volumes import Geometry, is_volume, itk, read_labels, read_scan, write_like
-from data.window import LUNG, Window, window
+from data.window import LUNG, Window
+from utils.cli.parser import window
 
 
 @pytest.mark.parametrize("index", range(len(ORIENTATIONS)), ids=ORIENTATIONS)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from data.errors import InputError
 from data.preprocessing import Preprocessing
-from models import build_model
+from models import MODELS, build_model
 
 FORMAT = "cares-unet-1"
 FIELDS = {"format", "model", "preprocessing", "weights", "epoch", "best_score", "run"}
@@ -87,6 +87,8 @@ def read_checkpoint(path: Path) -> dict:
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a checkpoint; give a CARes-UNet checkpoint")
     if content.get("format") == FORMAT and content.keys() >= FIELDS:
+        if (name := content["model"]["name"]) not in MODELS:
+            raise InputError(f"{path}: holds the network {name!r}, not one of {', '.join(MODELS)}; add it to MODELS")
         return content
     if "classfier.weight" in content:
         content = _rename_released(content)

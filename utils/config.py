@@ -1,12 +1,13 @@
-"""Every setting of a training run: its default, the recipes, and what must hold between settings."""
+"""Every setting of training, prediction, labeling and evaluation: defaults, recipes, and what must go together."""
 
 import math
 import os
 import shutil
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from data.errors import InputError
+from data.window import LUNG, Window
 from models import options_of
 
 FOLDERS = {
@@ -110,7 +111,7 @@ class TrainingConfig:
     def to_dict(self) -> dict:
         """The settings as plain types, for a checkpoint, without what belongs to one machine or one call."""
         here = ("device", "save_folder")
-        kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in here}
+        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in here}
         kept["lr"] = self.learning_rate
         return {
             name: str(value) if isinstance(value, Path) else value for name, value in kept.items() if value is not None
@@ -173,6 +174,48 @@ class PredictionConfig:
     num_workers: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """What test.py predicts or takes as predicted, what it scores, and where results go; named as its flags."""
+
+    pretrained_model: list[Path] = field(default_factory=list)  # either these
+    predictions: list[Path] = field(default_factory=list)  # or these
+    test_img_path: Path | None = None  # None: no images, or no truth, at hand
+    test_msk_path: Path | None = None
+    lung_mask_path: Path | None = None
+    resize: bool = True
+    window: Window = LUNG
+    cache_gb: float = 4.0
+
+    threshold: float = 0.5
+    empty: str = "one"
+
+    img_save_folder: Path = Path("CARes_Unet")
+    save_prob: bool = False
+    save_type: str = "solo"
+    sort: str = "dice"
+    table: str | None = None
+
+    @property
+    def reads(self) -> list[Path]:
+        """All the paths to read from, which no result may replace."""
+        inputs = [self.test_img_path, self.test_msk_path, self.lung_mask_path, *self.predictions]
+        return [path for path in inputs if path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelingConfig:
+    """What fake_labels_generator.py labels and where the masks go; named as its flags."""
+
+    model_path: Path
+    image_dir: Path
+    mask_dir: Path
+    confidence: float = 0.0
+    truth_path: Path | None = None
+    window: Window = LUNG
+    cache_gb: float = 4.0
+
+
 NETWORK_FIELDS = ("base_channels", "block", "upsample")
 RECIPES = {
     "default": TrainingConfig(),
@@ -199,6 +242,6 @@ RECIPES = {
 
 def overrides(recipe: str) -> dict:
     """The settings in which a recipe differs from the default one, as ``{name: value}``."""
-    names = [field.name for field in fields(TrainingConfig)]
+    names = [f.name for f in fields(TrainingConfig)]
     chosen, default = RECIPES[recipe], RECIPES["default"]
     return {name: getattr(chosen, name) for name in names if getattr(chosen, name) != getattr(default, name)}

@@ -21,9 +21,9 @@ from benchmarks.gpu.process import ROOT, OutOfTime, StepError, run_until
 from benchmarks.gpu.report import Report, claim
 from benchmarks.gpu.steps import FULL, STEPS, TOY, Job
 from benchmarks.speed.machine import describe_machine
-from data.command_line import Parser, number, run
 from data.errors import InputError
 from data.files import list_slices, pair_by_stem
+from utils.cli.parser import Parser, number, run
 
 
 def main() -> None:

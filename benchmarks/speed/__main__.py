@@ -16,8 +16,10 @@ from benchmarks.speed.network import (
 )
 from benchmarks.speed.report import Report
 from benchmarks.speed.slices import measure_loading, measure_test
-from data.command_line import Parser, number, run
-from utils.options import add_device_options, complete
+from utils.cli.machine import add_device_options
+from utils.cli.parser import Parser, number, run
+from utils.device import choose_device
+from utils.precision import choose_precision
 from utils.results import prepare_folder
 
 PARTS = {
@@ -40,7 +42,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=number(int, 1), default=5, help="times that each piece of work is timed")
     parser.add_argument("--save_folder", type=Path, default=Path("runs/speed"), help="for speed.json and speed.md")
     add_device_options(parser)
-    args = complete(parser.parse_args())
+    args = parser.parse_args()
+    args.device = choose_device(args.device)
+    choose_precision(args.amp, args.device)  # refuses what the device can't do, before anything is measured
     if args.image_size % 16 or args.batchsize % 2:
         parser.error("--image_size, --batchsize: give a multiple of 16, and an even number")
     prepare_folder(args.save_folder)

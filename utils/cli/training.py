@@ -1,15 +1,16 @@
 """Command-line options of the trainers."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from data.command_line import Parser, number
 from data.preprocessing import Preprocessing
 from models import MODELS
 from models.blocks import BLOCKS
 from models.upsampling import UPSAMPLINGS
 from utils.checkpoint import Start, read_checkpoint
+from utils.cli.parser import Parser, number, settings
 from utils.config import NETWORK_FIELDS, RECIPES, TrainingConfig, overrides
 from utils.device import choose_device
 from utils.losses import LOSSES
@@ -136,7 +137,9 @@ def add_training_options(parser: Parser) -> None:
     group.add_argument("--resume", type=Path, metavar="LAST.PTH", help="go on with this run; takes its flags over")
 
 
-def parse_training_options(parser: Parser, **defaults) -> tuple[TrainingConfig, Start | None]:
+def parse_training_options(
+    parser: Parser, arguments: Sequence[str] | None = None, **defaults: object
+) -> tuple[TrainingConfig, Start | None]:
     """The config of a run, and the checkpoint that it begins from, if any; ``defaults`` are the script's own.
 
     Flags on the command line win over the settings of the run to resume or of the network to start from, these over
@@ -145,40 +148,22 @@ def parse_training_options(parser: Parser, **defaults) -> tuple[TrainingConfig, 
     names = [field.name for field in fields(TrainingConfig)]
     parser.set_defaults(**{name: getattr(TrainingConfig(), name) for name in names if name not in DEPENDENT})
     parser.set_defaults(**defaults)
-    given, _ = parser.parse_known_args()
-    source = given.resume or given.pretrained_model
-    start = Start(source, read_checkpoint(source), resume=given.resume is not None) if source else None
+    given, _ = parser.parse_known_args(arguments)
+    start = _read_start(given)
     parser.set_defaults(**overrides(given.recipe))
     if start:
-        network = {name: start.content["model"].get(name, getattr(TrainingConfig(), name)) for name in NETWORK_FIELDS}
-        parser.set_defaults(**network, **Preprocessing(**start.content["preprocessing"]).summary())
-    if given.resume:
-        kept = start.content["run"]["options"] if "training" in start.content else {}
-        if not kept or start.content["run"]["script"] != parser.prog:
-            parser.error(f"--resume {source}: not the last.pth of a run of {parser.prog}; give that file")
-        if given.pretrained_model:
-            parser.error("--resume and --pretrained_model: a resumed run has its weights; give one of them")
-        if given.recipe not in ("default", kept["recipe"]):
-            parser.error(f"--recipe {given.recipe}: a resumed run has its recipe; leave it out, give single flags")
-        parser.set_defaults(**{name: kept[name] for name in kept if name in names}, save_folder=source.parent)
-    args = parser.parse_args()
+        parser.set_defaults(**_network(start), **Preprocessing(**start.content["preprocessing"]).summary())
+    if start and start.resume:
+        kept = _options_to_resume(parser, given, start)
+        parser.set_defaults(**{name: kept[name] for name in kept if name in names}, save_folder=start.path.parent)
+    args = parser.parse_args(arguments)
 
-    for name, used in network.items() if start else ():
-        if (asked := getattr(args, name)) != used:
-            parser.error(f"--{name} {asked}: the network in {source} has {used}; leave the flag out")
-    if args.resume and args.optimizer_type != (used := kept["optimizer_type"]):
-        parser.error(f"--optimizer_type {args.optimizer_type}: the run in {source} uses {used}; leave the flag out")
-    if args.resume and args.epoch <= start.content["epoch"]:
-        done = start.content["epoch"]
-        parser.error(f"--resume {source}: has done its {done} epochs; give a larger --epoch to go on")
-    last = args.save_folder / "last.pth"
-    if not (args.resume and last.exists() and last.samefile(args.resume)) and holds_something(args.save_folder):
-        hint = f"--resume {last} to go on with its run, or " if last.exists() else ""
-        parser.error(f"--save_folder {args.save_folder}: is not empty; {hint}name another folder")
+    if start:
+        _stop_unless_it_fits(parser, args, start)
+    _stop_if_the_folder_is_taken(parser, args)
     if args.lr_schedule is None and any(getattr(args, name) is not None for name in DEPENDENT[1:]):
         args.lr_schedule = "step"
-    settings = {name: value for name, value in vars(args).items() if name in names and value is not None}
-    config = TrainingConfig(**settings).validate()
+    config = settings(args, TrainingConfig).validate()
     choose_precision(config.amp, choose_device(config.device))  # refuses what can't be had before any slice is read
     if args.resume and config.epoch != kept["epoch"]:
         print(
@@ -186,3 +171,46 @@ def parse_training_options(parser: Parser, **defaults) -> tuple[TrainingConfig, 
             "the learning-rate schedule stretches with them"
         )
     return config, start
+
+
+def _read_start(given: argparse.Namespace) -> Start | None:
+    source = given.resume or given.pretrained_model
+    return Start(source, read_checkpoint(source), resume=given.resume is not None) if source else None
+
+
+def _network(start: Start) -> dict[str, object]:
+    """The options that say which network a checkpoint holds."""
+    network = start.content["model"]
+    options = {name: network.get(name, getattr(TrainingConfig, name)) for name in NETWORK_FIELDS}
+    return {"model": network["name"], **options}
+
+
+def _options_to_resume(parser: Parser, given: argparse.Namespace, start: Start) -> dict[str, object]:
+    kept = start.content["run"]["options"] if "training" in start.content else {}
+    if not kept or start.content["run"]["script"] != parser.prog:
+        parser.error(f"--resume {start.path}: not the last.pth of a run of {parser.prog}; give that file")
+    if given.pretrained_model:
+        parser.error("--resume and --pretrained_model: a resumed run has its weights; give one of them")
+    if given.recipe not in ("default", kept["recipe"]):
+        parser.error(f"--recipe {given.recipe}: a resumed run has its recipe; leave it out, give single flags")
+    return kept
+
+
+def _stop_unless_it_fits(parser: Parser, args: argparse.Namespace, start: Start) -> None:
+    """Refuse flags that the network, or the run to resume, can't change."""
+    for name, used in _network(start).items():
+        if (asked := getattr(args, name)) != used:
+            parser.error(f"--{name} {asked}: the network in {start.path} has {used}; leave the flag out")
+    if not start.resume:
+        return
+    if args.optimizer_type != (used := start.content["run"]["options"]["optimizer_type"]):
+        parser.error(f"--optimizer_type {args.optimizer_type}: the run in {start.path} uses {used}; leave the flag out")
+    if args.epoch <= (done := start.content["epoch"]):
+        parser.error(f"--resume {start.path}: has done its {done} epochs; give a larger --epoch to go on")
+
+
+def _stop_if_the_folder_is_taken(parser: Parser, args: argparse.Namespace) -> None:
+    last = args.save_folder / "last.pth"
+    if not (args.resume and last.exists() and last.samefile(args.resume)) and holds_something(args.save_folder):
+        hint = f"--resume {last} to go on with its run, or " if last.exists() else ""
+        parser.error(f"--save_folder {args.save_folder}: is not empty; {hint}name another folder")

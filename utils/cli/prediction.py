@@ -1,14 +1,13 @@
-"""Command-line options of prediction and evaluation."""
+"""Command-line options of prediction, labeling and evaluation."""
 
 import argparse
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
 
-from data.command_line import Parser, number
-from data.window import window
-from utils.config import PredictionConfig
+from data.files import IGNORED_GRAY
+from utils.cli.parser import Parser, number, settings, window
+from utils.config import FOLDERS, EvaluationConfig, LabelingConfig, PredictionConfig
 from utils.metrics import EMPTY_RULES
-from utils.options import complete
 
 
 def add_prediction_options(parser: Parser) -> None:
@@ -28,12 +27,6 @@ def add_prediction_options(parser: Parser) -> None:
     group.add_argument(
         "--window", type=window, default="lung", help="of scans: lung, which is -650,1500, or LEVEL,WIDTH in HU"
     )
-
-
-def prediction_settings(args: argparse.Namespace) -> dict:
-    """What ``Predictor`` takes from the command line."""
-    settings = {field.name: getattr(args, field.name) for field in fields(PredictionConfig)}
-    return settings | {"device": str(args.device), "num_workers": args.num_workers or 0}
 
 
 def add_evaluation_options(parser: Parser) -> None:
@@ -87,36 +80,69 @@ def add_evaluation_options(parser: Parser) -> None:
     group.add_argument("--table", choices=["markdown", "latex"], help="also a table with the paper's columns")
 
 
-def parse_evaluation_options(parser: Parser) -> argparse.Namespace:
-    """Parse the options of test.py. Fills in folders; None stands for images or truth that are not at hand.
+def add_labeling_options(parser: Parser) -> None:
+    parser.add_argument("--model_path", type=Path, required=True, help="checkpoint of supervised_train.py")
+    parser.add_argument("--data_root", type=Path, default=Path("."), help="folder that holds the ones below")
+    parser.add_argument(
+        "--Image_dir", dest="image_dir", type=Path, help="slices to label, default: DATA_ROOT/Unlabeled"
+    )
+    parser.add_argument(
+        "--Mask-dir", "--Mask_dir", dest="mask_dir", type=Path, help="where masks go; default: DATA_ROOT/Pos-Mask"
+    )
+    parser.add_argument(
+        "--confidence",
+        type=number(float, 0, 1),
+        default=0.0,
+        help=f"pixels whose likelier class has a probability below this are stored as {IGNORED_GRAY}, for "
+        "semi_supervised_train.py to ignore; 0: none",
+    )
+    parser.add_argument("--truth_path", type=Path, help="true masks, where they are known, to score the labels")
 
-    Adds ``reads``, all the paths to read from, which no result may replace.
-    """
-    args = parser.parse_args()
-    default_images, default_truth = args.data_root / "Test-Image", args.data_root / "Test-Mask"
+
+def parse_labeling_options(
+    parser: Parser, arguments: Sequence[str] | None = None
+) -> tuple[LabelingConfig, PredictionConfig]:
+    """Parse the options of fake_labels_generator.py, and fill in its folders."""
+    args = parser.parse_args(arguments)
+    args.image_dir = args.image_dir or args.data_root / FOLDERS["semi_img_path"]
+    args.mask_dir = args.mask_dir or args.data_root / FOLDERS["semi_msk_path"]
+    return settings(args, LabelingConfig), settings(args, PredictionConfig)
+
+
+def parse_evaluation_options(
+    parser: Parser, arguments: Sequence[str] | None = None
+) -> tuple[EvaluationConfig, PredictionConfig]:
+    """Parse the options of test.py, and fill in folders; None stands for images or truth that are not at hand."""
+    args = parser.parse_args(arguments)
     if args.predictions:
-        if len({folder.resolve() for folder in args.predictions}) < len(args.predictions):
-            parser.error("--predictions: names a folder twice; give each model's folder once")
-        for flag in ("tta", "save_prob"):
-            if getattr(args, flag):
-                parser.error(f"--{flag}: needs --pretrained_model; --predictions are taken as they are")
-        if args.image_size:
-            parser.error("--image_size: needs --pretrained_model; --predictions are scored at their truth's size")
-        if args.test_msk_path is None:
-            args.test_msk_path = default_truth
-        if args.test_img_path is None and default_images.is_dir() and args.test_msk_path == default_truth:
-            args.test_img_path = default_images
+        _check_predictions(parser, args)
     elif not args.resize:
         parser.error("--no-resize: is for --predictions; a model's maps are made at each slice's size")
-    elif args.test_img_path is None:
-        args.test_img_path = default_images
-        if args.test_msk_path is None and default_truth.is_dir():
-            args.test_msk_path = default_truth
+    _fill_in_folders(args)
     if args.test_msk_path is None and (args.save_type == "overlay" or args.table):
         flag = "--save_type overlay" if args.save_type == "overlay" else f"--table {args.table}"
         parser.error(f"{flag}: needs the truth; give --test_msk_path")
-    inputs = [args.test_img_path, args.test_msk_path, args.lung_mask_path, *(args.predictions or [])]
-    args.reads = [path for path in inputs if path]
-    if args.img_save_folder is None:
-        args.img_save_folder = Path("runs/scores" if args.predictions else "CARes_Unet")
-    return complete(args)
+    return settings(args, EvaluationConfig), settings(args, PredictionConfig)
+
+
+def _check_predictions(parser: Parser, args: argparse.Namespace) -> None:
+    if len({folder.resolve() for folder in args.predictions}) < len(args.predictions):
+        parser.error("--predictions: names a folder twice; give each model's folder once")
+    for flag in ("tta", "save_prob"):
+        if getattr(args, flag):
+            parser.error(f"--{flag}: needs --pretrained_model; --predictions are taken as they are")
+    if args.image_size:
+        parser.error("--image_size: needs --pretrained_model; --predictions are scored at their truth's size")
+
+
+def _fill_in_folders(args: argparse.Namespace) -> None:
+    images, truth = args.data_root / "Test-Image", args.data_root / "Test-Mask"
+    if args.predictions:
+        args.test_msk_path = args.test_msk_path or truth
+        if args.test_img_path is None and images.is_dir() and args.test_msk_path == truth:
+            args.test_img_path = images
+        args.img_save_folder = args.img_save_folder or Path("runs/scores")
+    elif args.test_img_path is None:
+        args.test_img_path = images
+        if args.test_msk_path is None and truth.is_dir():
+            args.test_msk_path = truth

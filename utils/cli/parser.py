@@ -1,14 +1,20 @@
 """Command lines for people: options with their defaults in the help, and errors in one line."""
 
 import argparse
+import math
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import TypeVar
 
 import torch
 
 from data.errors import FileError, InputError
+from data.window import LUNG, Window
+
+Config = TypeVar("Config")
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -42,6 +48,25 @@ def number(kind: type, low: float, high: float = float("inf"), *, above: bool = 
         return value
 
     return parse
+
+
+def window(text: str) -> Window:
+    """An argparse type: ``lung`` or ``LEVEL,WIDTH`` in HU."""
+    if text == "lung":
+        return LUNG
+    try:
+        level, width = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither `lung` nor LEVEL,WIDTH, such as -650,1500") from None
+    if not (math.isfinite(level) and math.isfinite(width) and width > 0):
+        raise argparse.ArgumentTypeError(f"{text!r}: the width must be above 0")
+    return Window(level, width)
+
+
+def settings(args: argparse.Namespace, kind: type[Config]) -> Config:
+    """The dataclass of this kind whose fields are the options of the same names; options that are None stay default."""
+    given = {field.name: getattr(args, field.name, None) for field in fields(kind)}
+    return kind(**{name: value for name, value in given.items() if value is not None})
 
 
 def exit_if_left_out(errors: Sequence[FileError], total: int) -> None:
