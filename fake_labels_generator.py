@@ -8,18 +8,22 @@ import torch
 from torch import Tensor
 
 from data.errors import InputError
-from data.files import IGNORE, IGNORED_GRAY, list_slices, pair_by_stem, read_all, read_pair
-from data.volumes import write_like
+from data.folders import list_slices, pair_by_stem
+from data.io.images import read_all, read_pair
+from data.io.volumes import write_like
+from data.labels import IGNORE, IGNORED_GRAY
 from utils.cli.machine import add_device_options
 from utils.cli.parser import Parser, exit_if_left_out, run
 from utils.cli.prediction import add_labeling_options, add_prediction_options, parse_labeling_options
 from utils.config import LabelingConfig
-from utils.evaluation_report import report_scans
-from utils.metrics import lesion_mask, scores
-from utils.predictor import Predictor
-from utils.reporting import report_images, warn
-from utils.results import ResultFolder
-from utils.scans import Scan, burden, find_scans, predict_scans
+from utils.evaluation.metrics import scores
+from utils.evaluation.report import report_scans
+from utils.evaluation.scans import burden
+from utils.inference.predictor import Predictor
+from utils.inference.scans import Scan, find_scans, predict_scans
+from utils.lesions import lesion_mask
+from utils.output.console import report_images, warn
+from utils.output.folder import ResultFolder
 
 
 def main() -> None:

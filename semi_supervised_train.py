@@ -14,9 +14,9 @@ from utils.cli.training import (
     add_training_options,
     parse_training_options,
 )
-from utils.methods import SEMI_SUPERVISED
-from utils.training import fit, initial_model
-from utils.training_data import read_labeled, read_pseudo_labeled
+from utils.training.data import read_labeled, read_pseudo_labeled
+from utils.training.loop import fit, initial_model
+from utils.training.methods import SEMI_SUPERVISED
 
 
 def main() -> None:

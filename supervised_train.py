@@ -9,9 +9,9 @@ from utils.cli.training import (
     add_training_options,
     parse_training_options,
 )
-from utils.methods import Supervised
-from utils.training import fit, initial_model
-from utils.training_data import read_labeled
+from utils.training.data import read_labeled
+from utils.training.loop import fit, initial_model
+from utils.training.methods import Supervised
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from data.errors import InputError
-from data.volumes import write_like
+from data.io.volumes import write_like
 from utils.cli.machine import add_device_options
 from utils.cli.parser import Parser, exit_if_left_out, run
 from utils.cli.prediction import (
@@ -12,13 +12,15 @@ from utils.cli.prediction import (
     parse_evaluation_options,
 )
 from utils.config import EvaluationConfig, PredictionConfig
-from utils.evaluation import Case, Model, find_cases, find_models, leave_out_for_all, score, score_all
-from utils.evaluation_report import dice_in_words, draw_case, draw_scores, report_scans, report_scores
-from utils.metrics import lesion_mask
-from utils.predictor import Predictor
-from utils.reporting import report_images
-from utils.results import ResultFolder
-from utils.scans import Scan, burden, draw_scan, find_scans, predict_scans, score_scan
+from utils.evaluation.cases import Case, Model, find_cases, find_models, leave_out_for_all, score, score_all
+from utils.evaluation.figures import dice_in_words, draw_case, draw_scores
+from utils.evaluation.report import report_scans, report_scores
+from utils.evaluation.scans import burden, draw_scan, score_scan
+from utils.inference.predictor import Predictor
+from utils.inference.scans import Scan, find_scans, predict_scans
+from utils.lesions import lesion_mask
+from utils.output.console import report_images
+from utils.output.folder import ResultFolder
 
 
 def main() -> None:

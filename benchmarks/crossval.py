@@ -23,11 +23,12 @@ import numpy as np
 from PIL import Image
 
 from data.errors import InputError
-from data.files import Pair, pair_by_stem, read_all, read_image
+from data.folders import Pair, pair_by_stem
+from data.io.images import read_all, read_image
 from utils.checkpoint import read_checkpoint
 from utils.cli.parser import Parser, number, run
-from utils.config import FOLDERS
-from utils.tables import confidence_interval
+from utils.config import DEFAULT_FOLDERS
+from utils.evaluation.statistics import confidence_interval
 
 ROOT = Path(__file__).parent.parent
 TABLE = "scores.csv"  # of a fold; the last thing that is written there
@@ -129,7 +130,7 @@ def parse_options(own: list[str], flags: list[str]) -> argparse.Namespace:
         parser.error(f"--against {args.against}: {args.out / args.against} has no result.json; run that setting first")
     args.against = args.against or "default"
     for name in ("train_img_path", "train_msk_path", "semi_img_path"):
-        setattr(args, name, getattr(args, name) or args.data_root / FOLDERS[name])
+        setattr(args, name, getattr(args, name) or args.data_root / DEFAULT_FOLDERS[name])
     return args
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from data.files import Pair
+from data.folders import Pair
 from models.blocks import ConvBNReLU, ResidualBlock
 from models.cares_unet import CAResUNet
 

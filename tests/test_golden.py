@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from data.preprocessing import Preprocessing
+from data.preprocess.preprocessing import Preprocessing
 from models.upsampling import CARAFE
 from utils.checkpoint import load_model
-from utils.ranger import Ranger
+from utils.training.ranger import Ranger
 
 RANGER_RUNS = {
     "default": {},

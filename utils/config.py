@@ -7,14 +7,15 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from data.errors import InputError
-from data.window import LUNG, Window
+from data.folders import FOLDERS, PSEUDO_MASKS
+from data.preprocess.window import LUNG, Window
 from models import options_of
 
-FOLDERS = {
-    "train_img_path": "Train-Image",
-    "train_msk_path": "Train-Mask",
-    "semi_img_path": "Unlabeled",
-    "semi_msk_path": "Pos-Mask",
+DEFAULT_FOLDERS = {
+    "train_img_path": FOLDERS["train"][0],
+    "train_msk_path": FOLDERS["train"][1],
+    "semi_img_path": FOLDERS["unlabeled"][0],
+    "semi_msk_path": PSEUDO_MASKS,
 }
 COMPILERS = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++", "cl"]
 
@@ -29,7 +30,7 @@ class TrainingConfig:
 
     recipe: str = "default"
 
-    # Folders; None is the one of FOLDERS under data_root, or no such folder.
+    # Folders; None is the one of DEFAULT_FOLDERS under data_root, or no such folder.
     data_root: Path = Path(".")
     train_img_path: Path | None = None
     train_msk_path: Path | None = None
@@ -105,8 +106,8 @@ class TrainingConfig:
         return name in options_of(self.model)
 
     def folder(self, name: str) -> Path:
-        """One of FOLDERS."""
-        return getattr(self, name) or self.data_root / FOLDERS[name]
+        """One of DEFAULT_FOLDERS."""
+        return getattr(self, name) or self.data_root / DEFAULT_FOLDERS[name]
 
     def to_dict(self) -> dict:
         """The settings as plain types, for a checkpoint, without what belongs to one machine or one call."""

@@ -1,4 +1,6 @@
-"""Where to compute."""
+"""Where to compute, and in which precision."""
+
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -22,3 +24,22 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {name}: {str(error).splitlines()[0][:200]}; use --device auto") from error
     return device
+
+
+def choose_precision(amp: str, device: torch.device) -> str:
+    """``amp`` with ``auto`` resolved: bf16 or fp16 on a CUDA GPU, off elsewhere. InputError if unavailable."""
+    if amp == "auto":
+        if device.type != "cuda":
+            return "off"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if amp != "off" and device.type == "mps":
+        raise InputError(f"--amp {amp}: --device mps computes in float32; use --amp off")
+    if amp == "fp16" and device.type != "cuda":
+        raise InputError("--amp fp16: needs a CUDA GPU; use --amp off or --amp bf16")
+    return amp
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """The context of a forward pass in ``off``, ``bf16`` or ``fp16``."""
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    return torch.autocast(device.type, kind) if kind else nullcontext()

@@ -22,7 +22,7 @@ from benchmarks.gpu.report import Report, claim
 from benchmarks.gpu.steps import FULL, STEPS, TOY, Job
 from benchmarks.speed.machine import describe_machine
 from data.errors import InputError
-from data.files import list_slices, pair_by_stem
+from data.folders import list_slices, pair_by_stem
 from utils.cli.parser import Parser, number, run
 
 

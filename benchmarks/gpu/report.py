@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.gpu.steps import STEPS
 from benchmarks.speed.report import markdown_table
 from data.errors import InputError
-from utils.results import holds_something, prepare_folder
+from utils.output.folder import holds_something, prepare_folder
 
 TARGETS = (
     "Targets: training step >= 5 times the float32 reference and >= 40 % of a bf16 matrix product's rate, inference "

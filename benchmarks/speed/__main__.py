@@ -18,9 +18,8 @@ from benchmarks.speed.report import Report
 from benchmarks.speed.slices import measure_loading, measure_test
 from utils.cli.machine import add_device_options
 from utils.cli.parser import Parser, number, run
-from utils.device import choose_device
-from utils.precision import choose_precision
-from utils.results import prepare_folder
+from utils.device import choose_device, choose_precision
+from utils.output.folder import prepare_folder
 
 PARTS = {
     "carafe": measure_carafe,

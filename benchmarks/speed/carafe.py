@@ -10,7 +10,7 @@ from benchmarks.speed.ceiling import element_type
 from benchmarks.speed.report import Report
 from models.carafe import reassemble
 from models.upsampling import CARAFE
-from utils.precision import autocast, choose_precision
+from utils.device import autocast, choose_precision
 
 CARAFE_STAGES = (16, 8, 4, 2)  # input channels over the network's width, which is also how much smaller the map is
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from benchmarks.measure import Timing, Work
-from utils.precision import choose_precision
+from utils.device import choose_precision
 
 
 def build_ceiling(args: argparse.Namespace) -> Work:

@@ -15,10 +15,10 @@ from benchmarks.speed.report import Report
 from models import build_model
 from utils import malloc
 from utils.config import TrainingConfig
-from utils.losses import ce_dice
-from utils.optimization import Training
-from utils.precision import autocast, choose_precision
-from utils.ranger import Ranger
+from utils.device import autocast, choose_precision
+from utils.training.losses import ce_dice
+from utils.training.ranger import Ranger
+from utils.training.state import Training
 
 TRAINING = TrainingConfig(epoch=100, lr=5e-3, lesion_margin=0.0, dice_over="batch")
 

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.measure import Timing, ratio
 from benchmarks.speed.machine import describe_machine
-from utils.precision import choose_precision
+from utils.device import choose_precision
 
 HEAD = "| work | reference | ours | times faster (range) | memory, reference | ours | |"
 

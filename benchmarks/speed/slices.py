@@ -13,10 +13,10 @@ from benchmarks.measure import interleaved
 from benchmarks.reference import DecodedAtEveryAccess
 from benchmarks.speed.network import build_network, random_batch
 from benchmarks.speed.report import Report
-from data.files import pair_by_stem
-from data.preprocessing import Preprocessing
-from data.slices import LesionSlices
-from data.transforms import Augmentation
+from data.augmentation import Augmentation
+from data.datasets import LesionSlices
+from data.folders import pair_by_stem
+from data.preprocess.preprocessing import Preprocessing
 from utils.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parent.parent.parent

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 
 from data.errors import FileError, InputError
-from data.window import LUNG, Window
+from data.preprocess.window import LUNG, Window
 
 Config = TypeVar("Config")
 

@@ -4,10 +4,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.files import IGNORED_GRAY
+from data.folders import FOLDERS
+from data.labels import IGNORED_GRAY
 from utils.cli.parser import Parser, number, settings, window
-from utils.config import FOLDERS, EvaluationConfig, LabelingConfig, PredictionConfig
-from utils.metrics import EMPTY_RULES
+from utils.config import DEFAULT_FOLDERS, EvaluationConfig, LabelingConfig, PredictionConfig
+from utils.evaluation.metrics import EMPTY_RULES
 
 
 def add_prediction_options(parser: Parser) -> None:
@@ -104,8 +105,8 @@ def parse_labeling_options(
 ) -> tuple[LabelingConfig, PredictionConfig]:
     """Parse the options of fake_labels_generator.py, and fill in its folders."""
     args = parser.parse_args(arguments)
-    args.image_dir = args.image_dir or args.data_root / FOLDERS["semi_img_path"]
-    args.mask_dir = args.mask_dir or args.data_root / FOLDERS["semi_msk_path"]
+    args.image_dir = args.image_dir or args.data_root / DEFAULT_FOLDERS["semi_img_path"]
+    args.mask_dir = args.mask_dir or args.data_root / DEFAULT_FOLDERS["semi_msk_path"]
     return settings(args, LabelingConfig), settings(args, PredictionConfig)
 
 
@@ -136,7 +137,7 @@ def _check_predictions(parser: Parser, args: argparse.Namespace) -> None:
 
 
 def _fill_in_folders(args: argparse.Namespace) -> None:
-    images, truth = args.data_root / "Test-Image", args.data_root / "Test-Mask"
+    images, truth = (args.data_root / name for name in FOLDERS["test"])
     if args.predictions:
         args.test_msk_path = args.test_msk_path or truth
         if args.test_img_path is None and images.is_dir() and args.test_msk_path == truth:

@@ -5,19 +5,18 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from data.preprocessing import Preprocessing
+from data.preprocess.preprocessing import Preprocessing
 from models import MODELS
 from models.blocks import BLOCKS
 from models.upsampling import UPSAMPLINGS
 from utils.checkpoint import Start, read_checkpoint
 from utils.cli.parser import Parser, number, settings
 from utils.config import NETWORK_FIELDS, RECIPES, TrainingConfig, overrides
-from utils.device import choose_device
-from utils.losses import LOSSES
-from utils.methods import SEMI_SUPERVISED
-from utils.optimizers import OPTIMIZERS, SCHEDULES
-from utils.precision import choose_precision
-from utils.results import holds_something
+from utils.device import choose_device, choose_precision
+from utils.output.folder import holds_something
+from utils.training.losses import LOSSES
+from utils.training.methods import SEMI_SUPERVISED
+from utils.training.optimizers import OPTIMIZERS, SCHEDULES
 
 DEPENDENT = ("lr_schedule", "decay_rate", "decay_epoch", "decay_start_epoch")  # on which of them are given
 

@@ -1,0 +1,119 @@
+"""The folders of slices: listing, pairing, splitting."""
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from data.errors import InputError
+
+FOLDERS = {  # under --data_root: images, then masks
+    "train": ("Train-Image", "Train-Mask"),
+    "unlabeled": ("Unlabeled",),
+    "test": ("Test-Image", "Test-Mask"),
+}
+PSEUDO_MASKS = "Pos-Mask"  # of the unlabeled slices, by fake_labels_generator.py
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+
+SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+
+
+Pair = tuple[Path, Path]
+
+
+def list_slices(folder: Path) -> list[Path]:
+    """The image files of a folder in the natural order of their stems (2 before 10).
+
+    Raises InputError if the folder is missing, holds no image, or holds two images of one stem.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; create it or name another one")
+    files = sorted((f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES), key=_natural_order)
+    if not files:
+        raise InputError(f"{folder}: no image in this folder; expected {' '.join(SUFFIXES)}")
+    by_stem = defaultdict(list)
+    for file in files:
+        by_stem[file.stem].append(file.name)
+    if doubled := [" and ".join(names) for names in by_stem.values() if len(names) > 1]:
+        raise InputError(f"{folder}: two files of one stem: {'; '.join(doubled)}; keep one of each")
+    return files
+
+
+def case_of(path: Path) -> str:
+    """The name of a slice or a scan without its suffix, of which ``.nii.gz`` is one; of a folder, its name."""
+    for suffix in (*SCAN_SUFFIXES, *SUFFIXES):
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.name
+
+
+def bare_case(path: Path) -> str:
+    """``case_of`` without ``_ct`` or ``_seg``, which set a scan and its mask apart."""
+    return case_of(path).removesuffix("_ct").removesuffix("_seg")
+
+
+def pair_by_stem(first: Path, second: Path, kinds: tuple[str, str] = ("image", "mask")) -> list[Pair]:
+    """The files of two folders, matched by name without suffix: image ``3.jpg`` goes with mask ``3.png``.
+
+    Raises InputError, with every offender named, if a file has no partner; ``kinds`` says what to call it.
+    """
+    files, partners = list_slices(first), list_slices(second)
+    problems = []
+    for some, folder, others, other_folder, kind in (
+        (files, first, partners, second, kinds[1]),
+        (partners, second, files, first, kinds[0]),
+    ):
+        alone = _names_without(some, others)
+        if len(alone) == len(some):
+            raise InputError(
+                f"no file of {folder}, such as {alone[0]}, has a namesake in {other_folder}; "
+                f"name {kinds[0]} and {kinds[1]} alike"
+            )
+        if alone:
+            problems.append(f"no {kind} in {other_folder} for {', '.join(alone)} of {folder}")
+    if problems:
+        raise InputError(f"{'; '.join(problems)}; add the missing files or remove their partners")
+    by_stem = {partner.stem: partner for partner in partners}
+    return [(file, by_stem[file.stem]) for file in files]
+
+
+def split_pairs(
+    pairs: Sequence[Pair], fraction: float, seed: int, cases: Sequence[str] | None = None
+) -> tuple[list[Pair], list[Pair]]:
+    """Split into training and validation pairs, both in their order; the same seed and stems give the same split.
+
+    ``fraction`` of the cases, at least one unless it is 0, is for validation. ``cases`` tells the scan that each
+    pair is a slice of, which stay together; by default, each pair is a case of its own.
+    """
+    cases = list(range(len(pairs))) if cases is None else cases
+    names = list(dict.fromkeys(cases))
+    count = max(1, round(fraction * len(names))) if fraction else 0
+    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
+    chosen = {names[index] for index in order[:count]}
+    training = [pair for pair, case in zip(pairs, cases, strict=True) if case not in chosen]
+    return training, [pair for pair, case in zip(pairs, cases, strict=True) if case in chosen]
+
+
+def cases_of(pairs: Sequence[Pair]) -> list[str]:
+    """The scan that each image is a slice of, by the manifest of data.prepare beside their folder; else itself."""
+    folder = pairs[0][0].parent
+    try:
+        with (folder.parent / "manifest.csv").open(newline="") as file:
+            case = {row["file"]: row["case"] for row in csv.DictReader(file)}
+    except (OSError, KeyError, csv.Error, UnicodeDecodeError):
+        case = {}
+    return [case.get(f"{folder.name}/{image.name}", image.stem) for image, _ in pairs]
+
+
+def _names_without(files: Sequence[Path], partners: Sequence[Path]) -> list[str]:
+    stems = {partner.stem for partner in partners}
+    return [file.name for file in files if file.stem not in stems]
+
+
+def _natural_order(path: Path) -> tuple[list, str]:
+    # re.split leaves text at even and digits at odd places, so that like is compared with like; then 01 before 1.
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.stem)], path.stem

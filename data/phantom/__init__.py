@@ -1,0 +1,1 @@
+"""A synthetic chest with COVID-19-like lesions: ``python -m data.phantom``."""

@@ -1,0 +1,126 @@
+"""Phantom scans in Hounsfield units: NIfTI volumes in the public data sets' conventions, and DICOM series."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from data.io.volumes import Geometry, itk, write_like
+from data.phantom.anatomy import draw_chest, sample_patient
+from data.phantom.lesions import add_lesion
+from data.phantom.scanner import expose, sample_scanner
+from data.preprocess.window import LUNG
+
+# How the axes of volume 0, 1, 2, ... lie; the last one is turned by a few degrees about all three axes.
+ORIENTATIONS = ("LPS", "RAS", "LPI", "PIR", "oblique")
+LEVELS = (0.98, 0.06)  # of the lungs, from the bases up to the apices
+
+
+def draw_volume(rng: np.random.Generator, size: int, slices: int) -> tuple[np.ndarray, np.ndarray]:
+    """One scan, from the feet up: Hounsfield units int16 (slices, size, size) and its lesions bool.
+
+    Every slice draws anatomy and lesions with the same random numbers, so that they go on from one to the next; the
+    noise is its own.
+    """
+    patient, scanner = sample_patient(rng, 1.0), sample_scanner(rng, 1.0)
+    texture = rng.integers(2**32)
+    lesions = [
+        {"seed": rng.integers(2**32), "level": rng.uniform(0.15, 0.9), "reach": rng.uniform(0.06, 0.25)}
+        for _ in range(rng.integers(2, 7))
+    ]
+    volume = np.empty((slices, size, size), np.int16)
+    masks = np.zeros((slices, size, size), bool)
+    for index, level in enumerate(np.linspace(*LEVELS, slices)):
+        chest = draw_chest(patient, level, 2 * size, np.random.default_rng(texture))
+        hu, density = chest.hu.copy(), np.zeros_like(chest.hu)
+        for lesion in lesions:
+            off = (level - lesion["level"]) / lesion["reach"]
+            if abs(off) < 1:  # an ellipsoid: the section shrinks towards its ends
+                scale = 1.2 * np.sqrt(1 - off**2)
+                density = np.maximum(density, add_lesion(chest, hu, scale, np.random.default_rng(lesion["seed"])))
+        hu, masks[index] = expose(chest, hu, density, scanner, size, rng)
+        volume[index] = np.round(hu)
+    return volume, masks
+
+
+def geometry(orientation: str, slices: int, size: int, field: float = 380, height: float = 250) -> Geometry:
+    """A geometry for axial slices (slices, size, size), stored in an orientation of ORIENTATIONS.
+
+    field: side of the field of view, and height: of all slices, in mm.
+    """
+    sitk = itk()
+    frame = sitk.Image(size, size, slices, sitk.sitkUInt8)
+    frame.SetSpacing((field / size, field / size, height / slices))
+    frame.SetOrigin((-190.0, -170.0, -1200.0))
+    if orientation != "oblique":
+        return Geometry.of(sitk.DICOMOrient(frame, orientation))
+    turn = sitk.Euler3DTransform((0, 0, 0), 0.09, -0.06, 0.12)
+    frame.SetDirection(turn.GetMatrix())
+    return Geometry.of(frame)
+
+
+def write_volumes(out: Path, count: int, size: int, slices: int, seed: int) -> None:
+    """Write each scan three times: as COVID-19-20 names them, as UESTC-COVID-19 windows them, and as DICOM.
+
+    ``COVID-19-20/volume-covid19-A-0000_ct.nii.gz`` with ``..._seg.nii.gz`` (HU); ``UESTC/image/0000.nii.gz`` with
+    ``UESTC/label/0000.nii.gz`` (a lung window in [0, 1]); ``DICOM/0000/*.dcm`` with ``DICOM-Mask/0000.nii.gz``.
+    """
+    for folder in ("COVID-19-20", "UESTC/image", "UESTC/label", "DICOM", "DICOM-Mask"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    for index, (hu, mask) in tqdm(
+        enumerate(_volumes(count, size, slices, seed)), total=count, unit="scan", disable=None
+    ):
+        case = f"{index:04}"
+        label = mask.astype(np.uint8)
+        rng = np.random.default_rng([seed, 4, index])
+        extent = {"field": rng.uniform(320, 420), "height": rng.uniform(220, 300)}
+        place = geometry(ORIENTATIONS[index % len(ORIENTATIONS)], slices, size, **extent)
+        write_like(hu, place, out / "COVID-19-20" / f"volume-covid19-A-{case}_ct.nii.gz")
+        write_like(label, place, out / "COVID-19-20" / f"volume-covid19-A-{case}_seg.nii.gz")
+        share = np.clip((hu - LUNG.level) / LUNG.width + 0.5, 0, 1).astype(np.float32)
+        write_like(share, place, out / "UESTC" / "image" / f"{case}.nii.gz")
+        write_like(label, place, out / "UESTC" / "label" / f"{case}.nii.gz")
+        axial = geometry("oblique" if index % 2 else "LPS", slices, size, **extent)
+        write_series(hu, axial, out / "DICOM" / case)
+        write_like(label, axial, out / "DICOM-Mask" / f"{case}.nii.gz")
+
+
+def write_series(hu: np.ndarray, place: Geometry, folder: Path) -> None:
+    """Write axial slices (slices, size, size) in HU as a DICOM series, a file a slice, in no order of their names."""
+    sitk = itk()
+    folder.mkdir(parents=True)
+    image = sitk.GetImageFromArray(hu)
+    image.SetSpacing(place.spacing)
+    image.SetOrigin(place.origin)
+    image.SetDirection(place.direction)
+    # The 2-D images of a series have no direction of their own; the two axes in the plane are told in words.
+    rows, columns = (place.direction[axis::3] for axis in (0, 1))
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    uid = f"1.2.826.0.1.3680043.2.1125.{int(folder.name) + 1}"
+    for index in range(image.GetSize()[2]):
+        section = image[:, :, index]
+        tags = {
+            "0008|0060": "CT",
+            "0010|0010": f"Phantom^{folder.name}",
+            "0020|000d": f"{uid}.1",
+            "0020|000e": f"{uid}.2",
+            "0008|0018": f"{uid}.3.{index + 1}",
+            "0020|0013": str(index + 1),
+            "0020|0032": "\\".join(f"{x:.8f}" for x in image.TransformIndexToPhysicalPoint((0, 0, index))),
+            "0020|0037": "\\".join(f"{x:.10f}" for x in (*rows, *columns)),
+            "0018|0050": f"{place.spacing[2]:.6f}",
+            "0028|1052": "0",
+            "0028|1053": "1",
+        }
+        for tag, value in tags.items():
+            section.SetMetaData(tag, value)
+        # Names count down while positions count up, as scanners like to do.
+        writer.SetFileName(str(folder / f"{image.GetSize()[2] - index:04}.dcm"))
+        writer.Execute(section)
+
+
+def _volumes(count: int, size: int, slices: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for index in range(count):
+        yield draw_volume(np.random.default_rng([seed, 3, index]), size, slices)  # 0 to 2 are the sets of slices

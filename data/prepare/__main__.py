@@ -1,0 +1,83 @@
+"""Turn public data sets, or your own scans, into the folders that the training scripts read.
+
+    python -m data.prepare covid-19-20 --source DIR --out datasets/covid-19-20
+
+Writes Train-Image, Train-Mask, Test-Image, Test-Mask and Unlabeled under --out, and manifest.csv, a slice a row.
+A scan is split off as a whole. An interrupted run goes on where it stopped; the same seed gives the same files.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from data.prepare.convert import write_scans, write_semi_seg
+from data.prepare.slicing import Recipe
+from data.prepare.sources import Split, find_covid_19_20, find_uestc, find_volumes
+from utils.cli.parser import Parser, exit_if_left_out, number, run, settings, window
+
+
+def main() -> None:
+    args = parse()
+    if args.find is None:
+        write_semi_seg(args.source, args.out)
+        return
+    cases = args.find(args)
+    errors = write_scans(cases, settings(args, Recipe), settings(args, Split), args.out, workers=args.workers)
+    exit_if_left_out(errors, len(cases))
+
+
+def parse() -> argparse.Namespace:
+    parser = Parser(__doc__.splitlines()[0], prog="python -m data.prepare")
+    sources = parser.add_subparsers(title="sources", required=True, parser_class=_subparser)
+
+    sub = sources.add_parser("covid-semiseg", help="the public release of Inf-Net, slices")
+    sub.add_argument("--source", type=Path, required=True, help="holds TrainingSet and TestingSet")
+    _add_out(sub)
+    sub.set_defaults(find=None)
+
+    for name, find, text in (
+        ("covid-19-20", find_covid_19_20, "holds volume-covid19-A-XXXX_ct.nii.gz and ..._seg.nii.gz"),
+        ("uestc", find_uestc, "holds image and label, volumes windowed to [0, 1], in itself or one level below"),
+    ):
+        sub = sources.add_parser(name, help=f"scans: {text}")
+        sub.add_argument("--source", type=Path, required=True, help=text)
+        sub.set_defaults(find=lambda args, find=find: find(args.source))
+        _add_out(sub)
+        _add_scan_options(sub)
+        if name == "uestc":
+            sub.set_defaults(keep="all")  # its scans are cropped to the lungs, which leaves no body to find them in
+
+    sub = sources.add_parser("volumes", help="your own scans: NIfTI, NRRD, MetaImage files or DICOM folders")
+    sub.add_argument("--images", required=True, metavar="GLOB", help="such as 'scans/*.nii.gz' or 'dicom/*'")
+    sub.add_argument("--masks", metavar="GLOB", help="their masks, named alike but for _ct and _seg; default: none")
+    sub.set_defaults(find=lambda args: find_volumes(args.images, args.masks))
+    _add_out(sub)
+    _add_scan_options(sub)
+    return parser.parse_args()
+
+
+def _subparser(**kwargs) -> Parser:
+    return Parser(kwargs.pop("description", None) or "", **kwargs)
+
+
+def _add_out(parser: Parser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="data root to write")
+
+
+def _add_scan_options(parser: Parser) -> None:
+    parser.add_argument("--window", type=window, default="lung", help="lung, which is -650,1500, or LEVEL,WIDTH in HU")
+    parser.add_argument("--test_fraction", type=number(float, 0, 1), default=0.2, help="share of scans for testing")
+    parser.add_argument("--unlabeled_fraction", type=number(float, 0, 1), default=0.0, help="of the training scans")
+    parser.add_argument("--split", type=Path, metavar="FILE", help="CSV with columns case,split in place of fractions")
+    parser.add_argument("--seed", type=number(int, 0), default=0, help="of the split")
+    parser.add_argument("--keep", choices=["all", "lung", "lesion"], default="lung", help="which slices")
+    parser.add_argument("--every", type=number(int, 1), default=1, metavar="N", help="keep one slice in N")
+    parser.add_argument(
+        "--crop", choices=["none", "body", "lungs"], default="none", help="to the part that any slice shows"
+    )
+    parser.add_argument("--size", type=number(int, 16), help="side of the square to resize to; default: as scanned")
+    parser.add_argument("--workers", type=number(int, 1), default=os.cpu_count(), help="scans at a time")
+
+
+if __name__ == "__main__":
+    run(main)

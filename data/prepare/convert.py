@@ -1,0 +1,106 @@
+"""Public data sets and scans -> the folders of slices that the training scripts read."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from data.errors import FileError, InputError
+from data.folders import FOLDERS, list_slices, pair_by_stem
+from data.io.images import read_all, read_image, read_pair
+from data.prepare.manifest import begin_or_resume, read_manifest, report, write_manifest
+from data.prepare.slicing import Recipe, save, write_case
+from data.prepare.sources import Case, Split, split_cases, stop_at_doubled_names
+
+SEMI_SEG = {  # the folders of the public release
+    "train": ("TrainingSet/LungInfection-Train/Doctor-label/Imgs", "TrainingSet/LungInfection-Train/Doctor-label/GT"),
+    "unlabeled": ("TrainingSet/LungInfection-Train/Pseudo-label/Imgs", None),
+    "test": ("TestingSet/LungInfection-Test/Imgs", "TestingSet/LungInfection-Test/GT"),
+}
+
+
+def write_semi_seg(source: Path, out: Path) -> None:
+    """Copy the slices of the release, as PNG, under their own names."""
+    if not source.is_dir():
+        raise InputError(f"{source}: no such folder; give the one that holds TrainingSet and TestingSet")
+    # An interrupted run is simply done again: it takes seconds, and writes the same files.
+    begin_or_resume(out, {"options": {"release": os.path.abspath(source)}, "scans": {}})
+    rows = []
+    for split, (images, masks) in SEMI_SEG.items():
+        folder = source / images
+        if masks and (source / masks).is_dir():
+            pairs = pair_by_stem(folder, source / masks)
+        elif split == "train":
+            raise InputError(f"{source / masks}: no such folder; give the folder that holds TrainingSet")
+        else:
+            pairs = [(path, None) for path in list_slices(folder)]
+        targets = [out / name for name in FOLDERS[split]]
+
+        def convert(pair, split=split, targets=targets) -> dict:
+            image, mask = read_pair(pair) if pair[1] else (read_image(pair[0]), None)
+            name = f"{pair[0].stem}.png"
+            save(image, targets[0] / name)
+            if mask:
+                save(mask.point(lambda value: 255 * value), targets[1] / name)
+            return {
+                "file": f"{targets[0].name}/{name}",
+                "source": str(pair[0].relative_to(source)),
+                "case": pair[0].stem,
+                "slice": 0,
+                "split": split,
+                "lesion_pixels": int(np.count_nonzero(mask)) if mask else "",
+            }
+
+        rows += read_all(convert, pairs)
+    write_manifest(out, rows)
+    report(out, rows)
+
+
+def write_scans(cases: Sequence[Case], recipe: Recipe, split: Split, out: Path, *, workers: int) -> list[FileError]:
+    """Window, crop and save the slices of every scan, ``workers`` scans at a time.
+
+    Returns the errors of the scans that could not be used; the others are done.
+    """
+    stop_at_doubled_names(cases)
+    settings = {
+        "options": asdict(recipe) | {name: str(value) for name, value in asdict(split).items()},
+        "splits": split_cases(cases, split),
+        "scans": {case.name: os.path.abspath(case.scan) for case in cases},
+    }
+    splits = begin_or_resume(out, settings)["splits"]
+    rows = read_manifest(out)
+    done = {row["case"] for row in rows}
+    todo = [case for case in cases if case.name not in done]
+    if done:
+        print(f"{'resume':<11} {len(cases) - len(todo)} of {len(cases)} scans are done")
+
+    errors = []
+    with (
+        ProcessPoolExecutor(workers) as pool,
+        tqdm(total=len(todo), desc="preparing", unit="scan", disable=None) as bar,
+    ):
+        jobs = [
+            pool.submit(write_case, case.name, case.scan, case.mask, splits[case.name], recipe, out) for case in todo
+        ]
+        for job in as_completed(jobs):
+            try:
+                found, note = job.result()
+            except FileError as error:
+                errors.append(error)
+            except BrokenProcessPool as error:
+                raise InputError(
+                    "a worker was ended from outside, most likely for want of memory; run again with fewer --workers"
+                ) from error
+            else:
+                rows += found
+                write_manifest(out, rows)
+                if note:
+                    tqdm.write(f"{'note':<11} {note}")
+            bar.update()
+    report(out, rows)
+    return errors

@@ -1,0 +1,93 @@
+"""A scan -> the 8-bit slices that are trained on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data.errors import FileError
+from data.folders import FOLDERS
+from data.io.volumes import read_labels, read_scan
+from data.preprocess.window import Window
+
+LEAST_LUNG_SHARE = 0.02  # of a slice, to be kept by --keep lung
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a scan becomes slices; the options of ``python -m data.prepare`` tell more."""
+
+    window: Window
+    keep: str
+    every: int
+    crop: str
+    size: int | None = None
+
+
+def write_case(
+    name: str, scan: Path, mask: Path | None, split: str, recipe: Recipe, out: Path
+) -> tuple[list[dict], str]:
+    """Save the slices of a scan, and of its mask unless it counts as unlabeled; the rows of the manifest, and a note.
+
+    Raises FileError if the scan or its mask can't be used, or a slice can't be saved; then none of them is left.
+    """
+    from data.prepare.lungs import box, find_body, find_lungs  # here, as SciPy takes a quarter of a second
+
+    volume = read_scan(scan)
+    lesions = read_labels(mask, volume, scan) if mask else None
+    # Without a mask, --keep lesion keeps what --keep lung does.
+    by_lungs = recipe.keep == "lung" or (recipe.keep == "lesion" and lesions is None)
+    body = find_body(volume.slices) if by_lungs or recipe.crop != "none" else None
+    lungs = find_lungs(volume.slices, body) if by_lungs or recipe.crop == "lungs" else None
+
+    if by_lungs:
+        kept = np.flatnonzero(lungs.mean(axis=(1, 2)) >= LEAST_LUNG_SHARE)
+        if len(kept) == 0:
+            raise FileError(scan, "no lungs found in it", "check its gray levels, or use --keep all")
+    else:
+        kept = np.arange(len(volume.slices)) if recipe.keep == "all" else np.flatnonzero(lesions.any(axis=(1, 2)))
+    rows_kept, columns_kept = slice(None), slice(None)
+    if recipe.crop != "none":
+        rows_kept, columns_kept = box(body if recipe.crop == "body" else lungs)
+
+    folders = [out / folder for folder in FOLDERS[split]]
+    rows = []
+    try:
+        for index in map(int, kept[:: recipe.every]):
+            gray = recipe.window.to_gray(volume.slices[index, rows_kept, columns_kept])
+            pictures = [_resized(Image.fromarray(gray), recipe.size, Image.LANCZOS)]
+            pixels = ""
+            if lesions is not None:
+                label = Image.fromarray(lesions[index, rows_kept, columns_kept] * np.uint8(255))
+                pictures.append(_resized(label, recipe.size, Image.NEAREST))
+                pixels = int(np.count_nonzero(pictures[1]))
+            file = f"{name}_{index:04}.png"
+            rows.append(
+                {
+                    "file": f"{folders[0].name}/{file}",
+                    "source": str(scan),
+                    "case": name,
+                    "slice": index,
+                    "split": split,
+                    "lesion_pixels": pixels,
+                }
+            )
+            for folder, picture in zip(folders, pictures, strict=False):  # the mask of an unlabeled scan is left out
+                save(picture, folder / file)
+    except OSError as error:
+        for row in rows:
+            for folder in folders:
+                (folder / Path(row["file"]).name).unlink(missing_ok=True)
+        reason = error.strerror or str(error)
+        raise FileError(scan, f"its slices can't be saved in {out}", "free some space and run again", reason) from error
+    return rows, f"{scan}: {volume.note}" if volume.note else ""
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+
+
+def _resized(picture: Image.Image, size: int | None, resample: Image.Resampling) -> Image.Image:
+    return picture if size is None else picture.resize((size, size), resample)

@@ -1,0 +1,99 @@
+import os
+import pickle
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from data.errors import InputError
+from data.preprocess.preprocessing import Preprocessing
+from models import build_model
+from utils.checkpoint import load_model, save_checkpoint
+
+
+def content(model):
+    return {
+        "model": model.config,
+        "preprocessing": {"image_size": 96},
+        "weights": model.state_dict(),
+        "epoch": 3,
+        "best_score": 0.5,
+        "run": {},
+    }
+
+
+@pytest.fixture
+def model():
+    model = build_model("cares_unet", in_channels=1, num_classes=3, base_channels=2)
+    for _ in range(3):
+        model(torch.rand(2, 1, 32, 32))  # running statistics other than the initial ones
+    return model.eval()
+
+
+def test_a_model_is_rebuilt_from_its_file_alone(tmp_path, model):
+    save_checkpoint(tmp_path / "model.pth", content(model))
+    rebuilt, preprocessing = load_model(tmp_path / "model.pth")
+    x = torch.rand(1, 1, 32, 32)
+    assert torch.equal(rebuilt(x), model(x))
+    assert preprocessing == Preprocessing(image_size=96) and not rebuilt.training
+    assert os.listdir(tmp_path) == ["model.pth"]
+
+
+def test_a_bare_state_dict_is_enough(tmp_path, model):
+    torch.save(model.state_dict(), tmp_path / "bare.pth")
+    rebuilt, preprocessing = load_model(tmp_path / "bare.pth")
+    x = torch.rand(1, 1, 32, 32)
+    assert torch.equal(rebuilt(x), model(x)) and not rebuilt.knows_turns
+    assert preprocessing == Preprocessing()
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, model):
+    path = tmp_path / "model.pth"
+    save_checkpoint(path, content(model))
+    before = path.read_bytes()
+    with pytest.raises(Exception, match="pickle"):
+        save_checkpoint(path, {"weights": lambda: None})
+    assert path.read_bytes() == before
+
+
+class Payload:
+    """Pickled code that would create a file when unpickled."""
+
+    def __init__(self, victim):
+        self.victim = victim
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.victim}",)
+
+
+@pytest.mark.parametrize("dump", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_pickled_code_does_not_run(tmp_path, dump):
+    dump({"weights": Payload(tmp_path / "victim")}, tmp_path / "evil.pth")
+    with pytest.raises(InputError, match=r"evil\.pth: .* pickled code is never run"):
+        load_model(tmp_path / "evil.pth")
+    assert not (tmp_path / "victim").exists()
+
+
+def test_unusable_files(tmp_path, model):
+    path = tmp_path / "model.pth"
+    save_checkpoint(path, content(model))
+    whole = path.read_bytes()
+    mixed = content(model)
+    mixed["model"] = {**mixed["model"], "base_channels": 4}
+    cases = {
+        "missing.pth": (lambda p: None, "can't be opened"),
+        "folder.pth": (lambda p: p.mkdir(), "can't be opened"),
+        "empty.pth": (lambda p: p.touch(), "damaged"),
+        "truncated.pth": (lambda p: p.write_bytes(whole[: len(whole) // 2]), "damaged"),
+        "text.pth": (lambda p: p.write_text("hello, I am no checkpoint"), "damaged"),
+        "tensor.pth": (lambda p: torch.save(torch.zeros(3), p), "holds a Tensor"),
+        "foreign.pth": (lambda p: torch.save(nn.Linear(2, 2).state_dict(), p), "not a CARes-UNet checkpoint"),
+        "part.pth": (lambda p: torch.save({**model.state_dict(), "x": torch.zeros(1)}, p), "do not fit"),
+        "mixed.pth": (lambda p: save_checkpoint(p, mixed), "do not fit"),
+    }
+    for name, (make, message) in cases.items():
+        make(tmp_path / name)
+        with pytest.raises(InputError, match=f"{re.escape(name)}: .*{message}") as caught:
+            load_model(tmp_path / name)
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,82 @@
+import math
+
+import pytest
+import torch
+
+from data.augmentation import Augmentation, cut_and_mix
+from data.labels import IGNORE
+from utils.training.teacher import TeacherLabels
+
+
+def bright_is_lesion(images):
+    """Logits of a teacher that is surer, the further a pixel is from mid-gray: its probability is the gray level."""
+    return torch.cat([1 - images, images], dim=1).log()
+
+
+def batch(n=8, size=32):
+    torch.manual_seed(0)
+    return torch.rand(n, 1, size, size).round(decimals=1), torch.randint(2, (n, size, size))
+
+
+def test_confident_pixels_get_the_teachers_label_and_others_none(monkeypatch):
+    monkeypatch.setattr("data.augmentation.random_positions", lambda n, device, mirror: torch.eye(2, 3).repeat(n, 1, 1))
+    monkeypatch.setattr("data.augmentation.GRAYS", [])
+    monkeypatch.setattr("utils.training.teacher.cut_and_mix", lambda images, masks: (images, masks))
+    images, masks = batch()
+    labels = TeacherLabels(0.75, Augmentation())
+    new_images, new_masks = labels(images, masks, bright_is_lesion)
+    assert torch.allclose(new_images, images) and torch.equal(new_masks[:4], masks[:4])
+    gray, label = images[4:, 0], new_masks[4:]
+    assert (label[gray > 0.75] == 1).all() and (label[gray < 0.25] == 0).all()
+    unsure = (gray > 0.25) & (gray < 0.75)
+    assert unsure.any() and (label[unsure] == IGNORE).all()
+    assert labels.report() == {"kept_share": pytest.approx((~unsure).float().mean().item())}
+    assert labels.report() == {"kept_share": 0}
+
+
+def test_labels_are_scored_where_the_truth_is_known():
+    """The truth is moved with the slice, and every label counts, also of the pixels that are not learned."""
+    images, masks = batch(size=48)
+    masks[4:] = images[4:, 0] > 0.5
+    images = 0.2 + 0.6 * masks[:, None].float()
+    labels = TeacherLabels(0.9, Augmentation(), truth_known=True)
+    for _ in range(2):
+        labels(images, masks, bright_is_lesion)
+    assert labels.report() == {"kept_share": pytest.approx(0, abs=0.5), "label_dice": pytest.approx(0.95, abs=0.05)}
+    labels(images, 1 - masks, bright_is_lesion)
+    assert labels.report()["label_dice"] < 0.1
+    assert math.isnan(labels.report()["label_dice"])  # there were none
+
+
+def test_the_teacher_sees_the_slice_in_its_new_place_but_its_old_grays(monkeypatch):
+    monkeypatch.setattr(
+        "data.augmentation.random_positions", lambda n, device, mirror: -torch.eye(2, 3).repeat(n, 1, 1)
+    )
+    monkeypatch.setattr("data.augmentation.GRAYS", [lambda images: 1 - images])
+    seen = []
+
+    def teacher(images):
+        seen.append(images.clone())
+        return bright_is_lesion(images)
+
+    images, masks = batch(2)
+    new_images, _ = TeacherLabels(0.5, Augmentation())(images, masks, teacher)
+    half_turned = images.flip(2, 3)
+    assert len(seen) == 1 and torch.allclose(seen[0], half_turned[1:], atol=1e-5)
+    assert torch.allclose(new_images, 1 - half_turned, atol=1e-5)
+
+
+def test_cut_and_mix_moves_image_and_mask_together():
+    torch.manual_seed(0)
+    masks = torch.arange(200).view(-1, 1, 1).expand(200, 40, 24).clone()
+    mixed, mixed_masks = cut_and_mix(masks[:, None].float(), masks)
+    assert torch.equal(mixed[:, 0].long(), mixed_masks)
+    neighbours = (torch.arange(200) - 1) % 200
+    for own, (mask, neighbour) in enumerate(zip(mixed_masks, neighbours, strict=True)):
+        assert set(mask.unique().tolist()) <= {own, neighbour.item()}
+        pasted = mask == neighbour
+        rows, columns = pasted.any(dim=1).sum(), pasted.any(dim=0).sum()
+        assert pasted.sum() == rows * columns  # one rectangle
+        assert pasted.float().mean() < 0.55
+    share = (mixed_masks != masks).float().mean()
+    assert 0.22 < share < 0.28  # half of the largest share

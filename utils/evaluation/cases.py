@@ -1,0 +1,182 @@
+"""The slices of a test, and what a model made of each: its row of scores, and where its mask lies."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from data.errors import FileError
+from data.folders import list_slices, pair_by_stem
+from data.io.images import read_all, read_image, read_lungs, read_map, read_mask
+from utils.evaluation.metrics import SCORES, evaluate, follows_empty_rule
+from utils.lesions import lesion_mask
+
+
+@dataclass
+class Case:
+    """A test slice: its image, its truth and its lung mask, as far as they are at hand, all of one size."""
+
+    image: Path | None
+    truth: Path | None
+    lungs: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return (self.image or self.truth).name
+
+    def read_truth(self) -> np.ndarray:
+        """The lesions, bool ``(H, W)``."""
+        return np.asarray(read_mask(self.truth)) > 0
+
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        with Image.open(self.truth or self.image) as image:
+            return image.size
+
+    def check(self) -> None:
+        """Raise FileError if a file can't be read or differs in size, before the first slice is scored."""
+        sizes = {}
+        for path, read in ((self.truth, read_mask), (self.image, read_image), (self.lungs, read_lungs)):
+            if path:
+                sizes[path] = read(path).size
+        (reference, expected), *others = sizes.items()
+        for path, size in others:
+            if size != expected:
+                detail = "{}x{} and {}x{}".format(*size, *expected)
+                raise FileError(
+                    path, f"not of the size of its namesake in {reference.parent}", "make them the same", detail
+                )
+
+
+@dataclass
+class Model:
+    """What one model made of the cases: ``rows``, a case a row, and the files with its maps or masks."""
+
+    name: str
+    files: Sequence[Path]
+    lesion: int | None = None  # the one gray level of lesions in a folder of masks, None in one of soft maps
+    rows: list[dict] = field(default_factory=list)
+
+    def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
+        """The map of a case, uint8 ``(H, W)``, resized if need be to a width and height as the field's tools do."""
+        soft = read_map(self.files[index])
+        if self.lesion is not None:
+            soft = (soft == self.lesion) * np.uint8(255)
+        elif soft.dtype == np.uint16:
+            soft = (soft // 257).astype(np.uint8)
+        if soft.shape == size[::-1]:
+            return soft
+        return np.asarray(Image.fromarray(soft).resize(size, Image.BICUBIC))
+
+
+def find_cases(images: Path | None, truths: Path | None, lungs: Path | None) -> list[Case]:
+    """The slices of the folders (None: not at hand), matched by stem.
+
+    Raises InputError that names every file without partner, and every one that can't be used.
+    """
+    if images and truths:
+        cases = [Case(image, truth) for image, truth in pair_by_stem(images, truths)]
+    elif images:
+        cases = [Case(image, truth=None) for image in list_slices(images)]
+    else:
+        cases = [Case(image=None, truth=truth) for truth in list_slices(truths)]
+    if lungs:
+        lungs_of = dict(pair_by_stem(images or truths, lungs, ("slice", "lung mask")))
+        for case in cases:
+            case.lungs = lungs_of[case.image or case.truth]
+    read_all(Case.check, cases)
+    return cases
+
+
+def find_models(folders: Sequence[Path], cases: Sequence[Case], *, resize: bool) -> list[Model]:
+    """The models whose saved maps or masks lie in ``folders``, one for each case.
+
+    Raises InputError that names every file without partner, every file that is neither map nor mask and, unless
+    ``resize``, every one that is not of its truth's size.
+    """
+    models = []
+    for name, folder in zip(_names(folders), folders, strict=True):
+        map_of = dict(pair_by_stem(cases[0].truth.parent, folder, ("truth", "prediction")))
+
+        def look(case: Case, map_of=map_of) -> tuple[frozenset[int], bool]:
+            path, expected = map_of[case.truth], case.size()
+            soft = read_map(path)
+            size = soft.shape[::-1]
+            if size != expected and not resize:
+                sizes = "{}x{}, the truth {}x{}".format(*size, *expected)
+                raise FileError(path, "not of its truth's size", "leave out --no-resize to have it resized", sizes)
+            return frozenset(np.unique(soft).tolist()), size != expected
+
+        levels, resized = zip(*read_all(look, cases), strict=True)
+        lesion = _level_of_lesions(levels)
+        model = Model(name, [map_of[case.truth] for case in cases], lesion)
+        models.append(model)
+        kind = "soft maps" if lesion is None else f"masks of 0 and {lesion}"
+        note = f", {sum(resized)} resized to the truth's size" if any(resized) else ""
+        print(f"{'predictions':<11} {len(cases)} {kind} from {folder}{note}")
+    return models
+
+
+def _level_of_lesions(levels: Sequence[frozenset[int]]) -> int | None:
+    """The gray level that a folder of masks has beside 0, by the levels of its files; None if it is one of soft maps.
+
+    One file does not tell: the map of a slice without lesion may well be all 0 and 1.
+    """
+    found = frozenset().union(*levels)
+    if len(found) == 2 and 0 in found and {*found} in levels:
+        return max(found)
+    return None
+
+
+def score(case: Case, soft: np.ndarray, *, threshold: float, empty: str) -> dict:
+    """The row of a case for a map of lesion probability, uint8 ``(H, W)``: burden, and scores if there is a truth.
+
+    Burden is the share of lesion pixels in the slice and, with a lung mask, in the lungs; of the prediction,
+    and of the truth (``true_``).
+    """
+    masks = {"": lesion_mask(soft, threshold)}
+    if case.truth:
+        masks["true_"] = case.read_truth()
+    row = {"image": case.name}
+    lungs = np.asarray(read_lungs(case.lungs)) if case.lungs else None
+    for prefix, mask in masks.items():
+        row[f"{prefix}lesion_share"] = float(mask.mean())
+        if lungs is not None:
+            row[f"{prefix}share_of_lung"] = float(mask[lungs].mean()) if lungs.any() else math.nan
+    if case.truth:
+        row["empty_rule"] = follows_empty_rule(masks["true_"])
+        row |= evaluate(soft, masks["true_"], threshold=threshold, empty=empty)
+    return row
+
+
+def leave_out_for_all(models: Sequence[Model]) -> None:
+    """Make a score that is NaN for one model, by ``--empty skip``, NaN for all: means are of the same images."""
+    for rows in zip(*(model.rows for model in models), strict=True):
+        for name in SCORES:
+            if any(math.isnan(row[name]) for row in rows):
+                for row in rows:
+                    row[name] = math.nan
+
+
+def score_all(models: Sequence[Model], cases: Sequence[Case], *, threshold: float, empty: str) -> Iterator[dict]:
+    """Score saved maps, model by model; yield each row, with ``model`` in front, and keep it in ``Model.rows``."""
+    with tqdm(total=len(models) * len(cases), desc="scoring", unit="slice", disable=None) as bar:
+        for model in models:
+            for index, case in enumerate(cases):
+                row = score(case, model.read(index, case.size()), threshold=threshold, empty=empty)
+                model.rows.append(row)
+                yield {"model": model.name, **row}
+                bar.update()
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The part of their paths in which folders differ: a and b for out/a/prob and out/b/prob."""
+    parts = [folder.resolve().parts for folder in folders]
+    while len(parts) > 1 and len({path[-1] for path in parts}) == 1:
+        parts = [path[:-1] for path in parts]
+    names = [path[-1] for path in parts]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]

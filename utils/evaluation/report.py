@@ -1,0 +1,120 @@
+"""What test.py ends with: the tables of its models, their comparison, and the pictures that explain them."""
+
+from collections.abc import Sequence
+
+from utils.evaluation.cases import Model
+from utils.evaluation.metrics import THRESHOLD_MEAN
+from utils.evaluation.statistics import compare_paired, summarise, summarise_scores
+from utils.evaluation.tables import aligned, publication_table, text_table
+from utils.output.folder import ResultFolder
+
+EMPTY_RULE_IN_WORDS = {
+    "one": "counts as perfect",
+    "zero": "counts as the worst",
+    "skip": "is left out of the mean, for all models if for one",
+}
+
+
+def report_scores(
+    results: ResultFolder, models: Sequence[Model], *, threshold: float, empty: str, table: str | None
+) -> None:
+    """Print the tables of both protocols and of the burden, and write them to ``summary.json`` and ``table.*``."""
+    rows = models[0].rows
+    burden = {
+        model.name: {name: summarise([row[name] for row in model.rows]) for name in rows[0] if "share" in name}
+        for model in models
+    }
+    print(f"{'results':<11} {len(rows)} slices; {results.table}")
+    for model in models:
+        shares = ", ".join(f"{_in_words(name)} {_percent(found)}" for name, found in burden[model.name].items())
+        print(f"{'burden':<11} {model.name}: {shares}; mean (std)")
+    if "dice" not in rows[0]:
+        print(f"{'scores':<11} none: no truth was given")
+        results.write_summary(
+            {"images": len(rows), "models": {name: {"burden": found} for name, found in burden.items()}}
+        )
+        return
+
+    touched = sum(row["empty_rule"] for row in rows)
+    protocols = {
+        f"fixed {threshold:g}": (
+            "",
+            f"pixels above {threshold:g} are lesion; 0/0 {EMPTY_RULE_IN_WORDS[empty]} (--empty {empty}), "
+            f"which touches scores of {touched} of {len(rows)} images",
+        ),
+        "threshold mean": (
+            THRESHOLD_MEAN,
+            "maps stretched to their range, mean over 256 thresholds, 0/0 counts as 0",
+        ),
+    }
+    summary = {"images": len(rows), "images_touched_by_empty_rule": touched, "rules": {}, "models": {}}
+    publication = []
+    for protocol, (prefix, rule) in protocols.items():
+        summaries = {model.name: summarise_scores(model.rows, prefix=prefix) for model in models}
+        summary["rules"][protocol] = rule
+        for name, found in summaries.items():
+            summary["models"].setdefault(name, {"burden": burden[name]})[protocol] = found
+        if table:
+            caption = f"Mean (standard deviation) over {len(rows)} images; {protocol}: {rule}."
+            publication.append(publication_table(summaries, table, caption=caption))
+    _print_tables(summary)
+    summary["comparisons"] = _compare(models)
+    results.write_summary(summary)
+    if publication:
+        path = results.folder / {"markdown": "table.md", "latex": "table.tex"}[table]
+        path.write_text("\n\n".join(publication) + "\n")
+        print(f"\n{path.read_text()}\n{'table':<11} {path}")
+
+
+def report_scans(results: ResultFolder) -> None:
+    """Print a row for each scan and the mean (std) over scans, which also goes to ``summary.json``."""
+    rows = results.rows
+    print(f"\n{'results':<11} {len(rows)} scans; {results.table}")
+    if not rows:
+        return
+    columns = [name for name in rows[0] if name not in ("image", "slices")]
+    summary = {name: summarise([row[name] for row in rows]) for name in columns}
+    lines = [["scan", *columns]]
+    lines += [[row["image"], *(f"{row[name]:.4g}" for name in columns)] for row in rows]
+    means = (summary[name] for name in columns)
+    lines.append(["mean (std)", *("-" if m["mean"] is None else f"{m['mean']:.3f} ({m['std']:.3f})" for m in means)])
+    print(aligned(lines))
+    results.write_summary({"scans": len(rows), **summary})
+
+
+def _print_tables(summary: dict) -> None:
+    rules, models = summary["rules"], summary["models"]
+    if len(models) == 1:  # its two protocols side by side
+        (found,) = models.values()
+        print("\n" + text_table({protocol: found[protocol] for protocol in rules}))
+        for protocol, rule in rules.items():
+            print(f"{protocol}: {rule}")
+    else:
+        for protocol, rule in rules.items():
+            print(f"\n{protocol}: {rule}")
+            print(text_table({name: found[protocol] for name, found in models.items()}))
+    print("mean (std) [95 % bootstrap interval of the mean] over images, each at its truth's size")
+
+
+def _compare(models: Sequence[Model]) -> list[dict]:
+    comparisons = []
+    for model in models[1:]:
+        found = compare_paired(models[0].rows, model.rows, "dice")
+        comparisons.append({"models": [models[0].name, model.name], "score": "dice", **found})
+        if found["difference"] is not None:
+            low, high = found["ci95"]
+            print(
+                f"{model.name} against {models[0].name}: Dice {found['difference']:+.3f} [{low:+.3f}, {high:+.3f}], "
+                f"p = {found['wilcoxon_p']:.2g} (Wilcoxon signed-rank, paired by image)"
+            )
+    return comparisons
+
+
+def _in_words(name: str) -> str:
+    words = {"lesion_share": "lesion share of the slice", "share_of_lung": "lesion share of the lungs"}
+    true = "true " if name.startswith("true_") else ""
+    return true + words[name.removeprefix("true_")]
+
+
+def _percent(found: dict) -> str:
+    return "-" if found["mean"] is None else f"{found['mean']:.2%} ({found['std']:.2%})"

@@ -1,0 +1,1 @@
+"""From checkpoints and slices or scans to maps of lesions."""

@@ -1,0 +1,113 @@
+"""``Predictor``: from checkpoints to lesions in slices and scans, in one line of Python."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data.datasets import ScanSlices, UnlabeledSlices
+from data.io.images import as_gray, read_image
+from data.io.volumes import read_scan
+from data.preprocess.window import LUNG, Window
+from utils.checkpoint import load_model
+from utils.config import PredictionConfig
+from utils.device import choose_device, choose_precision
+from utils.inference.maps import predict, predict_one
+from utils.lesions import lesion_map, lesion_mask
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in a slice: the probability of each class, float32 ``(C, H, W)``, at its own size."""
+
+    probabilities: Tensor
+
+    @cached_property
+    def map(self) -> np.ndarray:
+        """Probability of any lesion, uint8 ``(H, W)``, 255 for certainty."""
+        return lesion_map(self.probabilities)
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Where lesion is likelier than not, bool ``(H, W)``."""
+        return self.mask_at(0.5)
+
+    def mask_at(self, threshold: float) -> np.ndarray:
+        """Where lesion is more probable than ``threshold``, in [0, 1), bool ``(H, W)``."""
+        return lesion_mask(self.map, threshold)
+
+    @cached_property
+    def confidence(self) -> Tensor:
+        """Probability of the likeliest class, float32 ``(H, W)``."""
+        return self.probabilities.amax(dim=0)
+
+
+class Predictor:
+    """Finds lesions by one network or by the mean of several, rebuilt from their checkpoints alone.
+
+        found = Predictor("best.pth").predict("slice.png")
+        found.mask, found.map  # bool and uint8, both (H, W)
+
+    Takes the checkpoints' paths and, by name, the settings of ``PredictionConfig``, such as ``device="cpu"``. Raises
+    InputError if a file is no checkpoint or a setting is not to be had.
+    """
+
+    def __init__(self, *checkpoints: Path | str, **settings) -> None:
+        self.config = PredictionConfig(**settings)
+        self.device = choose_device(self.config.device)
+        self.precision = choose_precision(self.config.amp, self.device)
+        self._networks = [load_model(path, image_size=self.config.image_size) for path in checkpoints]
+        self.preprocessing = self._networks[0][1]
+        tta = self.config.tta
+        self.tta = any(model.knows_turns for model, _ in self._networks) if tta is None else tta
+
+    def predict(self, image: Path | str | Image.Image | np.ndarray) -> Prediction:
+        """Find the lesions of a slice: a path, an image, or gray levels ``(H, W)``, uint8 or uint16, windowed."""
+        gray = read_image(Path(image)) if isinstance(image, Path | str) else as_gray(image)
+        found = [predict_one(model, gray, preprocessing, **self._options) for model, preprocessing in self._networks]
+        return Prediction(_mean(found))
+
+    def predict_scan(self, scan: Path | str | np.ndarray, *, window: Window = LUNG) -> np.ndarray:
+        """Find the lesions of a scan: a path (NIfTI, NRRD, a DICOM folder) or axial slices ``(S, H, W)`` in HU.
+
+        Returns the probability of lesion, uint8 ``(S, H, W)``, 255 for certainty; above 127 it is likelier than not.
+        """
+        hu = read_scan(Path(scan)).slices if isinstance(scan, Path | str) else scan
+        slices = ScanSlices(hu, self.preprocessing, window=window)
+        return np.stack([found.map for found in self.predict_slices(slices)])
+
+    def read(self, files: list[Path], *, cache_gb: float = 4.0) -> UnlabeledSlices:
+        """The slices of these files, prepared for ``predict_slices``."""
+        return UnlabeledSlices(files, self.preprocessing, cache_gb=cache_gb)
+
+    def predict_slices(self, slices: UnlabeledSlices | ScanSlices) -> Iterator[Prediction]:
+        """Yield what is found in each slice, several at a time, behind a progress bar."""
+        batches = {"batchsize": self.batchsize, "num_workers": self.config.num_workers}
+        found = [
+            predict(model, slices.prepared_by(preprocessing), **self._options, **batches)
+            for model, preprocessing in self._networks
+        ]
+        for of_networks in zip(*found, strict=True):
+            yield Prediction(_mean(of_networks))
+
+    @property
+    def batchsize(self) -> int:
+        """Slices at a time; by default 8 on a GPU, else 1, as more gain nothing."""
+        return self.config.batchsize or (8 if self.device.type == "cuda" else 1)
+
+    def summary(self) -> dict:
+        """How slices are prepared and predicted, for a table of results."""
+        return {**self.preprocessing.summary(), "tta": self.tta}
+
+    @property
+    def _options(self) -> dict:
+        return {"device": self.device, "precision": self.precision, "tta": self.tta}
+
+
+def _mean(maps: Sequence[Tensor]) -> Tensor:
+    return maps[0] if len(maps) == 1 else torch.stack(maps).mean(dim=0)

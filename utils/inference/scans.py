@@ -1,0 +1,70 @@
+"""Whole scans through a network: a lesion map in the scan's own space, what it amounts to, and how right it is."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from data.errors import FileError, InputError
+from data.folders import bare_case, case_of
+from data.io.volumes import Volume, is_volume, read_labels, read_scan
+from data.preprocess.window import Window
+from utils.inference.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan and, if it is at hand, the volume with its true lesions."""
+
+    path: Path
+    truth: Path | None = None
+
+
+def find_scans(path: Path, truths: Path | None = None) -> list[Scan]:
+    """The scans at ``path``: a volume, a folder with a DICOM series, or a folder of either, but for
+    ``a_seg.nii.gz``; none in a folder of slices.
+
+    ``truths``: a volume or a folder of volumes; ``a_ct.nii.gz`` goes with ``a.nii.gz`` or ``a_seg.nii.gz``.
+    Raises InputError that names every scan without truth.
+    """
+    if is_volume(path):
+        paths = [path]
+    else:
+        paths = sorted(child for child in path.iterdir() if is_volume(child)) if path.is_dir() else []
+        paths = [child for child in paths if not case_of(child).endswith("_seg")]
+    if doubled := [name for name, times in Counter(map(case_of, paths)).items() if times > 1]:
+        raise InputError(
+            f"{path}: two scans named {', '.join(doubled)}; their masks would be one file, rename one of each"
+        )
+    if truths is None or not paths:
+        return [Scan(path) for path in paths]
+    if len(paths) == 1 and is_volume(truths):
+        return [Scan(paths[0], truths)]
+    volumes = [child for child in sorted(truths.iterdir()) if is_volume(child)] if truths.is_dir() else []
+    by_case = {bare_case(volume): volume for volume in volumes if not case_of(volume).endswith("_ct")}
+    if missing := [path.name for path in paths if bare_case(path) not in by_case]:
+        raise InputError(f"{truths}: no volume with the truth of {', '.join(missing)}; add it under the scan's name")
+    return [Scan(path, by_case[bare_case(path)]) for path in paths]
+
+
+def predict_scans(
+    predictor: Predictor, scans: Sequence[Scan], left_out: list[FileError], *, window: Window
+) -> Iterator[tuple[Scan, Volume, np.ndarray, np.ndarray | None]]:
+    """Yield each scan with its volume, its lesion map, uint8 ``(S, H, W)``, and its true lesions or None.
+
+    One scan is held at a time; one that can't be used is left out and its error appended to ``left_out``.
+    """
+    for number, scan in enumerate(scans, start=1):
+        tqdm.write(f"{'scan':<11} {number} of {len(scans)}: {scan.path}")
+        try:
+            volume = read_scan(scan.path)
+            truth = read_labels(scan.truth, volume, scan.path) if scan.truth else None
+        except FileError as error:
+            left_out.append(error)
+            continue
+        if volume.note:
+            tqdm.write(f"{'':<11} note: {volume.note}")
+        yield scan, volume, predictor.predict_scan(volume.slices, window=window), truth

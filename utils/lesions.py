@@ -1,0 +1,18 @@
+"""The one definition of what is lesion: class probabilities -> map -> mask."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def lesion_map(probabilities: Tensor) -> np.ndarray:
+    """Class probabilities ``(C, H, W)`` -> probability of any lesion, uint8 ``(H, W)``, 255 for certainty.
+
+    Rounded half down, so that more than 127 is where lesion is likelier than background.
+    """
+    return (255 * probabilities[1:].sum(dim=0) - 0.5).ceil().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def lesion_mask(soft: np.ndarray, threshold: float) -> np.ndarray:
+    """Where a map of lesion probability, uint8 with 255 for certainty, is above ``threshold`` in [0, 1); bool."""
+    return soft > 255 * threshold

@@ -1,0 +1,129 @@
+"""Where results go: folders that can be written, tables that grow by rows, and folders of masks."""
+
+import csv
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data.errors import InputError
+from data.folders import case_of
+
+
+def prepare_folder(folder: Path) -> None:
+    """Create a folder for results; InputError if it can't be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{folder}: can't write there ({error.strerror}); name another folder") from error
+
+
+def holds_something(folder: Path) -> bool:
+    """Whether a folder has files that results might replace or be mistaken for; what an aborted start left is none."""
+    if not folder.is_dir():
+        return False
+    files = [f for f in folder.iterdir() if not f.name.startswith((".", "events.out.tfevents."))]
+    return any(f.is_dir() or f.stat().st_size for f in files)
+
+
+def append_row(path: Path, row: dict) -> None:
+    """Add a row to a CSV file; the first one brings the header."""
+    with path.open("a") as file:
+        writer = csv.DictWriter(file, row.keys(), lineterminator="\n")
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+class ResultFolder:
+    """A folder of results: a table, masks, pictures, and ``summary.json``, which tells their origin.
+
+    inputs: the slices or scans that the results are about, all of one folder; the mask of one has its name with
+    ``suffix``. A later run on the same inputs replaces what an earlier one left. Whatever else the folder holds is not
+    touched, and neither are the folders that the run ``reads``: InputError.
+    """
+
+    SUBFOLDERS = ("prob", "compare", "overlay", "figures")
+    TABLES = ("summary.json", "table.md", "table.tex")
+    PICTURES = re.compile(r"page_\d+\.png|dice\.png|worst_and_best\.png")
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        table: str,
+        inputs: Sequence[Path],
+        made_by: dict,
+        reads: Sequence[Path] = (),
+        suffix: str = ".png",
+    ) -> None:
+        self.folder, self.table, self.suffix, self.rows = folder, folder / table, suffix, []
+        for read in (*reads, inputs[0].parent):
+            if folder.resolve() in (read.resolve(), *read.resolve().parents):
+                raise InputError(f"{folder}: holds {read}, which is to be read; name another folder")
+        self._origin = {"inputs": _path_from(folder, inputs[0].parent), **made_by}
+        prepare_folder(folder)
+        if holds_something(folder):
+            self._stop_unless_from_the_same_inputs()
+            ours = {table, *self.TABLES, *self.SUBFOLDERS}
+            present = sorted(f.name for f in folder.iterdir() if f.name not in ours and not f.name.startswith("."))
+            masks = {self.path_of(path).name for path in inputs}
+            if others := [name for name in present if name not in masks]:
+                raise InputError(
+                    f"{folder}: holds {', '.join(others)}, which come from nothing in {inputs[0].parent}; "
+                    "remove them or name another folder"
+                )
+            print(f"{'results':<11} replacing those of an earlier run in {folder}")
+            for name in {*present, *self.TABLES}:  # lest an interrupted run leave a mixture of old and new
+                (folder / name).unlink(missing_ok=True)
+            names = masks | {f"{case_of(path)}.png" for path in inputs}
+            for file in [file for name in self.SUBFOLDERS for file in (folder / name).glob("*")]:
+                if file.name in names or self.PICTURES.fullmatch(file.name):
+                    file.unlink()
+        self.write_summary({})
+        self.table.write_text("")
+
+    def add_row(self, row: dict) -> None:
+        """Add a row to the table."""
+        append_row(self.table, row)
+        self.rows.append(row)
+
+    def path_of(self, path: Path, subfolder: str = "", suffix: str | None = None) -> Path:
+        """Where the mask of an input goes, or its map or picture in a subfolder, which is created."""
+        (self.folder / subfolder).mkdir(exist_ok=True)
+        return self.folder / subfolder / f"{case_of(path)}{suffix or self.suffix}"
+
+    def save_image(self, path: Path, pixels: np.ndarray, *, subfolder: str = "") -> None:
+        """Save the mask or map, uint8 ``(H, W)``, of the slice ``path``."""
+        Image.fromarray(pixels).save(self.path_of(path, subfolder))
+
+    def write_summary(self, summary: dict) -> None:
+        """Write ``summary.json``: the origin, and what was found over all images."""
+        (self.folder / "summary.json").write_text(json.dumps(self._origin | summary, indent=2) + "\n")
+
+    def _stop_unless_from_the_same_inputs(self) -> None:
+        try:
+            origin = json.loads((self.folder / "summary.json").read_text())["inputs"] if self.table.exists() else None
+        except (OSError, ValueError, KeyError, TypeError):
+            origin = None
+        if origin is None:
+            raise InputError(f"{self.folder}: holds files that this script did not write; name another folder")
+        if origin != self._origin["inputs"]:
+            raise InputError(
+                f"{self.folder}: holds results of what is in {(self.folder / origin).resolve()}; name another folder"
+            )
+
+
+def _path_from(folder: Path, other: Path) -> str:
+    """The way from a folder to another, which holds when both are moved together."""
+    try:
+        return os.path.relpath(other.resolve(), folder.resolve())
+    except ValueError:  # on Windows, from one drive to another
+        return str(other.resolve())

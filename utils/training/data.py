@@ -1,0 +1,67 @@
+"""The slices that a run learns and is validated on, and how they are loaded."""
+
+import os
+
+from data.datasets import LesionSlices
+from data.errors import InputError
+from data.folders import Pair, cases_of, pair_by_stem, split_pairs
+from data.preprocess.preprocessing import Preprocessing
+from utils.checkpoint import Start
+from utils.config import TrainingConfig
+from utils.device import choose_device
+from utils.output.console import report_pairs
+
+
+def labeled_pairs(config: TrainingConfig) -> tuple[list[Pair], list[Pair]]:
+    """The pairs to train on and those to validate on: the folders of ``val_img_path``, or a ``val_fraction``."""
+    pairs = pair_by_stem(config.folder("train_img_path"), config.folder("train_msk_path"))
+    if config.val_img_path:
+        return pairs, pair_by_stem(config.val_img_path, config.val_msk_path)
+    training, validation = split_pairs(pairs, config.val_fraction, config.seed, cases_of(pairs))
+    if not training:
+        raise InputError(
+            f"--val_fraction {config.val_fraction:g}: leaves none of the {len(pairs)} slices of "
+            f"{config.folder('train_img_path')} to train on; lower it or add slices"
+        )
+    return training, validation
+
+
+def read_labeled(
+    config: TrainingConfig, start: Start | None = None
+) -> tuple[LesionSlices, LesionSlices | None, Preprocessing]:
+    """The labeled slices to train on, those to validate on, if any, and what is done to all slices.
+
+    A new run learns the orientation of its training slices; one that starts from a checkpoint has its.
+    """
+    train_pairs, val_pairs = labeled_pairs(config)
+    typical = Preprocessing(**start.content["preprocessing"]).typical_slice if start and config.align_turns else None
+    preprocessing = Preprocessing(image_size=config.image_size, align_grays=config.align_grays, typical_slice=typical)
+    labeled = LesionSlices(train_pairs, preprocessing, cache_gb=config.cache_gb)
+    if config.align_turns and not typical:
+        preprocessing = preprocessing.fit_thumbnails(labeled.thumbnails)
+        labeled.reorient(preprocessing)
+    validation = LesionSlices(val_pairs, preprocessing, cache_gb=config.cache_gb) if val_pairs else None
+    report_pairs("labeled", labeled)
+    report_pairs("validation", validation)
+    return labeled, validation, preprocessing
+
+
+def read_pseudo_labeled(
+    config: TrainingConfig, preprocessing: Preprocessing
+) -> tuple[LesionSlices, LesionSlices | None]:
+    """The unlabeled slices with their pseudo masks and, if these are known, with their true ones."""
+    images, masks = config.folder("semi_img_path"), config.folder("semi_msk_path")
+    pseudo = LesionSlices(pair_by_stem(images, masks), preprocessing, cache_gb=config.cache_gb, pseudo=True)
+    report_pairs("pseudo", pseudo)
+    if not config.semi_truth_path:
+        return pseudo, None
+    truth = LesionSlices(pair_by_stem(images, config.semi_truth_path), preprocessing, cache_gb=config.cache_gb)
+    return pseudo, truth
+
+
+def loader_options(config: TrainingConfig, *slices: LesionSlices) -> dict:
+    """How a DataLoader is to read the slices: by workers if they are decoded anew at every access."""
+    workers = config.num_workers
+    if workers is None:
+        workers = 0 if all(part.kept for part in slices) else min(4, os.cpu_count())
+    return {"num_workers": workers, "pin_memory": choose_device(config.device).type == "cuda"}

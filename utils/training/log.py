@@ -1,0 +1,75 @@
+"""What a run reports: log.csv, TensorBoard events, curves and pictures."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from data.datasets import LesionSlices
+from data.labels import IGNORE
+from utils.evaluation.metrics import scores
+from utils.output.folder import append_row
+from utils.output.pictures import Panel, draw_curves, draw_sheet
+
+
+class RunLog:
+    """The record of a run in its folder: an epoch a row in ``log.csv`` and in the events, pictures on request.
+
+    A resumed run keeps the rows of the ``epochs_done`` before it and drops what a killed run wrote after them;
+    if the log was left behind, a new one begins.
+    """
+
+    def __init__(self, folder: Path, *, epochs_done: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # here, as only training writes events
+
+        self.folder = folder
+        log = folder / "log.csv"
+        kept = log.read_text().splitlines(keepends=True)[: epochs_done + 1] if epochs_done and log.exists() else []
+        log.write_text("".join(kept))
+        self.rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(kept)]
+        self.events = SummaryWriter(str(folder), purge_step=epochs_done + 1)
+
+    def add(self, row: dict[str, float], *, is_best: bool) -> None:
+        self.rows.append(row)
+        append_row(self.folder / "log.csv", row)
+        for name, value in row.items():
+            self.events.add_scalar(name, value, row["epoch"])
+        line = f"epoch {row['epoch']:>4}  loss {row['train_loss']:.4f}"
+        if "val_dice" in row:
+            line += f"  val loss {row['val_loss']:.4f}  val Dice {row['val_dice']:.4f}{' *' if is_best else ''}"
+        if row.get("kept_share"):
+            line += f"  pseudo-labeled {row['kept_share']:.1%} of the pixels"
+            line += f" with Dice {row['label_dice']:.3f}" if "label_dice" in row else ""
+        tqdm.write(line)
+
+    def draw(self, name: str, slices: LesionSlices, *, predict: Callable[[Tensor], Tensor]) -> None:
+        """Write ``curves.png`` and ``<name>.png``: six of the slices, their truth and what is predicted.
+
+        predict: from images float32 ``(N, 1, size, size)`` to masks int64 ``(N, size, size)``.
+        """
+        draw_curves(self.rows, self.folder / "curves.png")
+        chosen = np.linspace(0, len(slices) - 1, min(len(slices), 6)).round().astype(int)
+        columns = []
+        for index in chosen:
+            image, mask = slices[index]
+            predicted = predict(image[None])[0]  # one at a time: six might not fit where two are trained on
+            dice = scores(predicted > 0, mask)["dice"]
+            image = image[0].numpy()
+            columns.append(
+                [
+                    Panel(image, None, slices.files[index][0].stem),
+                    Panel(image, np.where(mask == IGNORE, 0, mask), "truth"),
+                    Panel(image, predicted.numpy(), f"prediction, Dice {dice:.2f}"),
+                ]
+            )
+        path = self.folder / f"{name}.png"
+        draw_sheet(path, list(zip(*columns, strict=True)))
+        drawn = np.asarray(Image.open(path).convert("RGB"))
+        self.events.add_image(name, drawn, self.rows[-1]["epoch"], dataformats="HWC")
+
+    def close(self) -> None:
+        self.events.close()

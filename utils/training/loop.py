@@ -1,0 +1,219 @@
+"""``fit``: the training loop of both trainers, with validation, logging, checkpoints and resume."""
+
+import math
+import time
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from data.datasets import LesionSlices
+from data.errors import InputError
+from data.preprocess.preprocessing import Preprocessing
+from models import build_model
+from utils.checkpoint import Start, rebuild, save_checkpoint
+from utils.config import TrainingConfig
+from utils.device import choose_device
+from utils.evaluation.metrics import scores
+from utils.output.console import warn
+from utils.output.folder import prepare_folder
+from utils.training.data import loader_options
+from utils.training.log import RunLog
+from utils.training.methods import Supervised
+from utils.training.state import Training
+
+READ_LOSS_EVERY = 1  # seconds; reading a loss makes the host wait for the GPU
+DRAW_EVERY = 30  # seconds; drawing takes about one, an epoch of a small network less
+SAVE_SHARE = 0.05  # of the time; a full-width last.pth takes 1 GB, longer to write than a GPU needs for an epoch
+
+
+def initial_model(config: TrainingConfig, start: Start | None = None) -> nn.Module:
+    """A new network, or that of the checkpoint to start from, on the device of the config."""
+    model = rebuild(start.content, start.path) if start else build_model(**config.network)
+    return model.to(choose_device(config.device))
+
+
+def fit(
+    config: TrainingConfig,
+    model: nn.Module,
+    method: Supervised,
+    validation: LesionSlices | None = None,
+    *,
+    preprocessing: Preprocessing,
+    script: str = "fit",
+    start: Start | None = None,
+) -> None:
+    """Train ``model`` for ``config.epoch`` epochs and keep the results in ``config.save_folder``.
+
+    method: the batches, and what is learned of them; one pass over the batches is an epoch.
+    validation: its mean Dice decides which weights become ``best.pth``, and some of it is drawn in ``validation.png``.
+    Without it (None) the newest weights do, and some labeled slices are drawn in ``training.png``.
+    preprocessing: what was done to the slices; with the name of the ``script`` it is kept in the checkpoints.
+    start: the checkpoint that ``model`` comes from, or of the run to resume; its content is released.
+    ``last.pth`` has all that a resumed run needs to go on bit for bit.
+    Raises InputError if there is no full batch, the folder can't be written, or the loss stops being finite.
+    """
+    batches = method.batches
+    folder = config.save_folder
+    if len(batches) == 0:
+        raise InputError(f"--batchsize {config.batchsize}: fewer training slices than that; lower it or add slices")
+    prepare_folder(folder)
+    last = folder / "last.pth"
+
+    training = Training(model, config, steps_per_epoch=len(batches), trained=start is not None)
+    done, best = 0, -1.0
+    if start and start.resume:
+        done = start.content["epoch"]
+        if (folder / "best.pth").exists():  # not in another --save_folder
+            best = start.content["best_score"]
+        _stop_if_the_split_changed(validation, start)
+        training.load_state_dict(start.content["training"], lr=config.learning_rate, weight_decay=config.weight_decay)
+    elif start:
+        _warn_if_seen(validation, start)
+    if start:
+        start.content = {}  # frees as much memory as the network and the optimizer take
+    log = RunLog(folder, epochs_done=done)
+    print(f"training    {_describe(training, config)}")
+    print(f"run         epochs {done + 1} to {config.epoch} of {len(batches)} steps; if interrupted: --resume {last}")
+
+    shown = ("training", method.labeled) if validation is None else ("validation", validation)
+    if validation is not None:
+        validation_batches = DataLoader(validation, batch_size=config.batchsize, **loader_options(config, validation))
+    drawn_at = time.monotonic()
+    saved_at = save_seconds = float("-inf")
+    bar = tqdm(total=config.epoch * len(batches), initial=done * len(batches), unit="step", disable=None)
+    for epoch in range(done + 1, config.epoch + 1):
+        started = time.monotonic()
+        bar.set_description_str(f"epoch {epoch}" + (f", best Dice {best:.3f}" if best >= 0 else ""), refresh=False)
+        method.start_epoch(epoch)
+        if epoch == method.best_restarts_at:
+            best = -1.0
+        row = {"epoch": epoch, **_train_epoch(training, method, bar, last), **method.report()}
+        if validation is not None:
+            row |= validate(training, validation_batches)
+        if not (training.is_finite() and math.isfinite(row.get("val_loss", 0.0))):
+            raise InputError(_lost(f"the weights are after step {training.steps}", row["lr"], last))
+        row["seconds"] = time.monotonic() - started
+        is_best = validation is None or row["val_dice"] > best
+        best = row.get("val_dice", best) if is_best else best
+        log.add(row, is_best=is_best)
+        if time.monotonic() - drawn_at > DRAW_EVERY or epoch == config.epoch:
+            log.draw(*shown, predict=partial(_masks, training))
+            drawn_at = time.monotonic()
+
+        content = {
+            "model": model.config,
+            "preprocessing": preprocessing.to_dict(),
+            "weights": training.average.state_dict(),
+            "epoch": epoch,
+            "best_score": best,
+            "run": {"script": script, "options": config.to_dict(), "validation": _stems(validation)},
+        }
+        started = time.monotonic()
+        is_due = started - saved_at > save_seconds / SAVE_SHARE or epoch == config.epoch
+        if is_best and (is_due or validation is not None):  # without validation every epoch is the best so far
+            save_checkpoint(folder / "best.pth", content)
+        if config.snapshots and epoch > config.save_start_epoch and epoch % config.snapshots == 0:
+            save_checkpoint(folder / f"epoch_{epoch}.pth", content)
+        if is_due:
+            save_checkpoint(last, {**content, "training": training.state_dict()})
+            saved_at = time.monotonic()
+            save_seconds = saved_at - started
+    bar.close()
+    log.close()
+    print(f"finished    {folder / 'best.pth'}" + (f", validation Dice {best:.4f}" if validation is not None else ""))
+    if training.device.type == "cuda":
+        print(f"memory      {torch.cuda.max_memory_allocated(training.device) / 1e9:.2f} GB of the GPU's at most")
+    if best == 0:
+        warn("not one lesion was found in the validation slices; look at validation.png and curves.png")
+
+
+def _train_epoch(training: Training, method: Supervised, bar: tqdm, last: Path) -> dict[str, float]:
+    batches = method.batches
+    training.model.train()
+    steps_before, read_at = training.steps, time.monotonic()
+    losses = torch.zeros(len(batches), device=training.device)
+    for step, (images, masks) in enumerate(batches):
+        lr = training.lr
+        images = images.to(training.device, non_blocking=True)
+        masks = masks.to(training.device, non_blocking=True)
+        images, masks = method.prepare(images, masks, teacher=training.average_logits)
+        losses[step] = training.step(images, masks, labeled_share=method.labeled_share)
+        if time.monotonic() - read_at > READ_LOSS_EVERY or step == len(batches) - 1:
+            read_at = time.monotonic()
+            _stop_if_not_finite(losses[: step + 1], steps_before, lr, last)
+            bar.set_postfix_str(f"loss {losses[: step + 1].mean().item():.3f}", refresh=False)
+        bar.update()
+    return {"lr": lr, "train_loss": losses.mean().item()}
+
+
+@torch.inference_mode()
+def validate(training: Training, batches: DataLoader) -> dict[str, float]:
+    """Loss and mean scores of the averaged weights."""
+    device = training.device
+    losses, rows = [], []
+    for images, masks in batches:
+        logits = training.average_logits(images.to(device))
+        losses += [training.loss(logits, masks.to(device), margin=training.lesion_margin).item()] * len(masks)
+        predicted = logits.argmax(dim=1).cpu()
+        rows += [scores(p > 0, m) for p, m in zip(predicted, masks, strict=True)]
+    means = {f"val_{name}": fmean(row[name] for row in rows) for name in rows[0]}
+    return {"val_loss": sum(losses) / len(losses), **means}
+
+
+def _masks(training: Training, images: Tensor) -> Tensor:
+    return training.average_logits(images.to(training.device)).argmax(dim=1).cpu()
+
+
+def _stems(validation: LesionSlices | None) -> list[str]:
+    return [image.stem for image, _ in validation.files] if validation is not None else []
+
+
+def _stop_if_the_split_changed(validation: LesionSlices | None, start: Start) -> None:
+    # Slices that the run has trained on would make its validation Dice look better than it is.
+    if changed := sorted(set(_stems(validation)) ^ set(start.content["run"]["validation"])):
+        raise InputError(
+            f"--resume {start.path}: the validation slices are not those of the run ({', '.join(changed)} differ); "
+            "restore the slices and --seed, or start anew with --pretrained_model"
+        )
+
+
+def _warn_if_seen(validation: LesionSlices | None, start: Start) -> None:
+    run = start.content.get("run")
+    if run and (seen := sorted(set(_stems(validation)) - set(run["validation"]))):
+        warn(
+            f"{start.path} may have been trained on validation slices ({', '.join(seen)}), whose Dice "
+            "is then too good; give both runs the same --seed and --val_fraction"
+        )
+
+
+def _describe(training: Training, config: TrainingConfig) -> str:
+    model, precision = training.model, training.precision
+    if training.device.type == "cuda":
+        device = torch.cuda.get_device_name(training.device)
+    elif training.device.type == "mps":
+        device = "an Apple GPU (MPS)"
+    else:
+        device = f"CPU with {torch.get_num_threads()} threads"
+    parameters = sum(p.numel() for p in model.parameters()) / 1e6
+    width = f" of width {model.config['base_channels']}" if "base_channels" in model.config else ""
+    return (
+        f"{model.config['name']}{width}, {parameters:.2f} M parameters, {config.image_size} px, on {device}, "
+        f"{'float32' if precision == 'off' else precision}"
+    )
+
+
+def _stop_if_not_finite(losses: Tensor, steps_before: int, lr: float, last: Path) -> None:
+    bad = (~losses.isfinite()).nonzero()
+    if len(bad):
+        step = steps_before + bad[0].item() + 1
+        raise InputError(_lost(f"the loss is at step {step}", lr, last))
+
+
+def _lost(what: str, lr: float, last: Path) -> str:
+    rescue = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint was saved yet"
+    return f"NaN or infinite: {what}, learning rate {lr:.3g}; {rescue}; try a lower --lr"

@@ -1,0 +1,61 @@
+"""The training losses, by name. To try another, write a function like these and add a line to LOSSES."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data.labels import IGNORE
+
+SMOOTH = 1e-4  # as published; defines soft Dice where a class is absent
+
+
+def ce_dice(logits: Tensor, mask: Tensor, *, margin: Tensor | float = 0.0, dice_over: str = "batch") -> Tensor:
+    """Cross entropy + (1 - soft Dice averaged over all classes), both over the pixels that are not ignored.
+
+    logits: ``(N, C, H, W)``. mask: int64 ``(N, H, W)``, class indices or IGNORE. Returns a scalar >= 0, about 0 for a
+    perfect prediction, and 0 where every pixel is ignored.
+
+    dice_over: "batch" for one soft Dice of all pixels together, as in the paper; "slice" for the mean of the slices'
+    own, in which a slice with little lesion counts as much as one with much, as it does in the scores.
+
+    margin: a number, or one for each slice ``(N, 1, 1, 1)``, to subtract from the logits of all lesion classes. The
+    network learns to be right in spite of it and so, without it, finds more (Menon et al., ICLR 2021). It then calls a
+    pixel lesion from a probability of ``1 / (1 + exp(margin))`` on, which suits Dice better than one half.
+    """
+    log_probabilities = _log_probabilities(logits, margin)
+    valid = mask != IGNORE
+    loss = _cross_entropy(log_probabilities, mask, valid)
+
+    weight = valid[:, None]
+    probabilities = log_probabilities.exp() * weight
+    # F.one_hot looks for the largest class, which makes the host wait for the GPU.
+    one_hot = (mask.where(valid, 0)[:, None] == _classes(logits)) * weight
+    summed = {"batch": (0, 2, 3), "slice": (2, 3)}[dice_over]
+    overlap = (probabilities * one_hot).sum(dim=summed)
+    total = (probabilities + one_hot).sum(dim=summed)
+    dice = (2 * overlap + SMOOTH) / (total + SMOOTH)
+    return loss + torch.mean(1 - dice)
+
+
+def ce(logits: Tensor, mask: Tensor, *, margin: Tensor | float = 0.0) -> Tensor:
+    """Cross entropy over the pixels that are not ignored; arguments as in ``ce_dice``."""
+    return _cross_entropy(_log_probabilities(logits, margin), mask, mask != IGNORE)
+
+
+def _log_probabilities(logits: Tensor, margin: Tensor | float) -> Tensor:
+    # In half precision, sums over a batch of pixels would overflow or lose the small lesions.
+    return F.log_softmax(logits.float() - margin * (_classes(logits) > 0), dim=1)
+
+
+def _cross_entropy(log_probabilities: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
+    of_pixels = -log_probabilities.gather(1, mask.where(valid, 0)[:, None])[:, 0]
+    return (of_pixels * valid).sum() / valid.sum().clamp(min=1)
+
+
+def _classes(logits: Tensor) -> Tensor:
+    return torch.arange(logits.shape[1], device=logits.device).view(-1, 1, 1)
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {"ce_dice": ce_dice, "ce": ce}

@@ -1,0 +1,103 @@
+"""The training methods: which batches an epoch has, what is learned of each, and what is reported.
+
+``fit`` calls ``start_epoch``, ``prepare`` for every batch and ``report``, in this order. A new method is a subclass
+and a line in ``SEMI_SUPERVISED``, whose names are the choices of ``--method``.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, DataLoader
+
+from data.augmentation import Augmentation
+from data.datasets import LesionSlices
+from data.preprocess.preprocessing import Preprocessing
+from data.sampling import HalfAndHalf
+from utils.config import TrainingConfig
+from utils.training.data import loader_options
+from utils.training.teacher import TeacherLabels
+
+
+class Supervised:
+    """Learn the labeled slices, in random order."""
+
+    labeled_share = 1.0  # of the batches of this epoch; labeled slices come first
+    best_restarts_at: int | None = None  # epoch from which the best one is sought anew
+
+    def __init__(self, config: TrainingConfig, labeled: LesionSlices, preprocessing: Preprocessing) -> None:
+        self.config, self.labeled = config, labeled
+        self.augmentation = Augmentation(mirror=preprocessing.mirror_axis)
+        self.batches = self._load()
+
+    def _load(self) -> DataLoader:
+        options = loader_options(self.config, self.labeled)
+        return DataLoader(self.labeled, batch_size=self.config.batchsize, shuffle=True, drop_last=True, **options)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Get ready for the batches of an epoch, the first of which is 1."""
+
+    def prepare(self, images: Tensor, masks: Tensor, teacher: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """What is learned of a batch: images float32 ``(N, 1, S, S)`` and masks int64 ``(N, S, S)``, in that form.
+
+        teacher: maps images to logits by the averaged weights.
+        """
+        return self.augmentation(images, masks) if self.config.data_augmentation else (images, masks)
+
+    def report(self) -> dict[str, float]:
+        """Columns of log.csv on the epoch that ends."""
+        return {}
+
+
+class PseudoLabels(Supervised):
+    """Learn labeled and pseudo-labeled slices, half and half, and at last the labeled ones alone (the paper)."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        labeled: LesionSlices,
+        preprocessing: Preprocessing,
+        pseudo: LesionSlices,
+        truth: LesionSlices | None = None,
+    ) -> None:
+        """truth: of the pseudo-labeled slices, with their true masks, for methods that score the labels they make."""
+        self.mixed_epochs = config.epoch - round(config.epoch * config.labeled_finish)
+        # Near pre-trained weights, chosen on the same slices, an early epoch can win by luck.
+        self.best_restarts_at = self.mixed_epochs + 1
+        # Many unlabeled slices hold little lesion; drawn by its area, they hold about as much as labeled ones do.
+        weights = 1 + pseudo.lesion_areas() if config.favor_lesions else torch.ones(len(pseudo))
+        self.mixture = HalfAndHalf(len(labeled), weights, config.batchsize, mixed_epochs=self.mixed_epochs)
+        self.pseudo, self.truth = pseudo, truth
+        super().__init__(config, labeled, preprocessing)
+
+    def _load(self) -> DataLoader:
+        both = [self.labeled, self.truth or self.pseudo]
+        return DataLoader(ConcatDataset(both), batch_sampler=self.mixture, **loader_options(self.config, *both))
+
+    def start_epoch(self, epoch: int) -> None:
+        self.mixture.epoch = epoch
+
+    @property
+    def labeled_share(self) -> float:
+        return self.mixture.labeled_share
+
+
+class MeanTeacher(PseudoLabels):
+    """As PseudoLabels, but at every step the averaged weights label the second half anew (utils/teacher.py)."""
+
+    @cached_property
+    def labels(self) -> TeacherLabels:
+        """The labels that are made, and the counts of them."""
+        return TeacherLabels(self.config.confidence, self.augmentation, truth_known=self.truth is not None)
+
+    def prepare(self, images: Tensor, masks: Tensor, teacher: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        if self.labeled_share == 1:
+            return super().prepare(images, masks, teacher)
+        return self.labels(images, masks, teacher)
+
+    def report(self) -> dict[str, float]:
+        return self.labels.report()
+
+
+SEMI_SUPERVISED = {"pseudo": PseudoLabels, "teacher": MeanTeacher}

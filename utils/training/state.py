@@ -1,0 +1,142 @@
+"""A training step and its state: network, averaged weights, optimizer, schedule, precision."""
+
+import copy
+import inspect
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from utils import malloc
+from utils.config import TrainingConfig
+from utils.device import autocast, choose_precision
+from utils.training.losses import LOSSES
+from utils.training.optimizers import build_optimizer, build_schedule
+
+
+class Training:
+    """All that a training step changes, and that a resumed run therefore needs.
+
+    ``model`` is the network that learns, ``average`` the network of its averaged (EMA) weights. Nothing in a step makes
+    the host wait for the GPU, but for fp16's search for overflows. ``trained``: the network's weights are not random.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainingConfig,
+        *,
+        steps_per_epoch: int,
+        trained: bool = False,
+    ) -> None:
+        self.model, self.device, self.steps = model, next(model.parameters()).device, 0
+        if self.device.type == "cpu":
+            malloc.set_options(malloc.TRAINING)
+        self.clip_grad, self.ema_decay, self.accumulate = config.clip_grad, config.ema_decay, config.accumulate
+        self.forward = torch.compile(model) if config.compile else model
+        self.precision = choose_precision(config.amp, self.device)
+        self.average = copy.deepcopy(model)
+        self.trained, self.lesion_margin = trained, config.lesion_margin
+        self.loss = _loss(config)
+        self.optimizer = build_optimizer(model, config)
+        self.schedule = build_schedule(self.optimizer, config, steps_per_epoch)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next step."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def step(self, images: Tensor, masks: Tensor, *, labeled_share: float = 1.0) -> Tensor:
+        """Learn from images float32 ``(N, C, H, W)`` and masks int64 ``(N, H, W)``; the loss, still on the device.
+
+        The lesion margin is for the labeled share of them, the first: a network trained with it labels the others.
+        """
+        loss = torch.zeros((), device=self.device)
+        margins = torch.full((len(images), 1, 1, 1), self.lesion_margin, device=self.device)
+        margins[round(len(images) * labeled_share) :] = 0
+        for first in range(self.accumulate):
+            # Every so many slices, so that each part of a batch has its share of the pseudo-labeled ones.
+            part_images, part_masks, part_margins = (x[first :: self.accumulate] for x in (images, masks, margins))
+            with autocast(self.device, self.precision):
+                part_loss = self.loss(self.forward(part_images), part_masks, margin=part_margins)
+                part_loss = part_loss / self.accumulate
+            self.scaler.scale(part_loss).backward()
+            loss += part_loss.detach()
+        self.scaler.unscale_(self.optimizer)
+        if self.clip_grad:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()  # now, lest gradients take memory beside the next step's activations
+        self.schedule.step()
+        self._update_average()
+        self.steps += 1
+        return loss
+
+    @torch.no_grad()
+    def average_logits(self, images: Tensor) -> Tensor:
+        """Logits ``(N, C, H, W)`` by the averaged weights, for images float32 ``(N, C, H, W)`` on the device."""
+        with autocast(self.device, self.precision):
+            return self.average.eval()(images).float()
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = self.ema_decay
+        if not self.trained:  # a shorter memory at first, so that the random initial weights are forgotten soon
+            decay = min(decay, (1 + self.steps) / (10 + self.steps)) if self.steps else 0.0
+        pairs = list(zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True))
+        averaged, newest = zip(*[pair for pair in pairs if pair[0].is_floating_point()], strict=True)
+        torch._foreach_lerp_(averaged, newest, 1 - decay)
+        for count, newest_count in pairs:
+            if not count.is_floating_point():  # of batches that batch norm has seen
+                count.copy_(newest_count)
+
+    def is_finite(self) -> bool:
+        """Whether no weight, neither of the network nor of the average, is NaN or infinite."""
+        weights = [*self.model.parameters(), *self.average.parameters()]
+        return bool(torch.stack(torch._foreach_norm(weights)).isfinite().all())
+
+    def state_dict(self) -> dict:
+        random = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        if self.device.type == "mps":
+            random["mps"] = torch.mps.get_rng_state()
+        return {
+            **{name: part.state_dict() for name, part in self._parts().items()},
+            "random": random,
+            "trained": self.trained,
+        }
+
+    def load_state_dict(self, state: dict, *, lr: float, weight_decay: float) -> None:
+        """Go on from a saved state, with this learning rate and weight decay, which may have been given anew."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.steps, self.trained = self.schedule.last_epoch, state["trained"]
+        torch.set_rng_state(state["random"]["cpu"])
+        if self.device.type == "cuda" and "cuda" in state["random"]:
+            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+        if self.device.type == "mps" and "mps" in state["random"]:
+            torch.mps.set_rng_state(state["random"]["mps"])
+        self.schedule.base_lrs = [lr] * len(self.optimizer.param_groups)
+        for group, factor in zip(self.optimizer.param_groups, self.schedule.lr_lambdas, strict=True):
+            group["lr"] = lr * factor(self.schedule.last_epoch)
+            group["weight_decay"] = weight_decay
+
+    def _parts(self) -> dict:
+        return {
+            "network": self.model,
+            "ema": self.average,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+            "scaler": self.scaler,
+        }
+
+
+def _loss(config: TrainingConfig) -> Callable[..., Tensor]:
+    """The loss of the config with those of its options that this loss has."""
+    loss = LOSSES[config.loss]
+    options = {"dice_over": config.dice_over}
+    return partial(loss, **{name: options[name] for name in options.keys() & inspect.signature(loss).parameters})
