@@ -41,7 +41,7 @@ SET_FOR_TEST = {"pretrained_model", "predictions", "data_root", "test_img_path",
 at_work: set[subprocess.Popen] = set()  # scripts that are to end with this one
 
 
-def stop(*_) -> None:
+def stop(*_: object) -> None:
     """End by a signal, and the scripts with it: a trainer that went on alone would meet the next call's."""
     for script in at_work.copy():
         script.terminate()

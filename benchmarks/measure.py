@@ -55,7 +55,7 @@ def ratio(reference: Timing, ours: Timing) -> tuple[float, float, float]:
     return median(ratios), min(ratios), max(ratios)
 
 
-def peak_memory(build: Callable[..., Work], *arguments, device: torch.device) -> float | None:
+def peak_memory(build: Callable[..., Work], *arguments: object, device: torch.device) -> float | None:
     """Gigabytes that ``build(*arguments)`` and two runs of the work that it returns take at most.
 
     On a GPU what torch allocates; on a CPU the growth of a new process, which Linux alone tells (elsewhere None).

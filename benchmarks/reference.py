@@ -87,7 +87,7 @@ def _double(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class LoopRanger(torch.optim.Optimizer):
-    """Ranger, one parameter and one operation after the other; the same steps as ``utils.ranger.Ranger``."""
+    """Ranger, one parameter and one operation after the other; the same steps as ``utils.training.ranger.Ranger``."""
 
     def __init__(self, params: Iterable, lr: float = 1e-3) -> None:
         super().__init__(params, {"lr": lr})

@@ -30,7 +30,7 @@ class _DecodedSlices(Dataset):
         self.files, self.preprocessing, self.cache_gb = list(files), preprocessing, cache_gb
         self.kept = len(self.files) * self.planes * preprocessing.image_size**2 <= cache_gb * 1e9
 
-        def look(file) -> tuple:
+        def look(file: Path | Pair) -> tuple:
             decoded, size = self._decode(file)
             counts = torch.stack([plane.flatten().bincount(minlength=256) for plane in decoded])
             return decoded if self.kept else None, counts.int(), thumbnail(decoded[0].numpy()), size
@@ -48,7 +48,7 @@ class _DecodedSlices(Dataset):
             Placement(*placement) for placement in zip(turns, *zip(*self._sizes, strict=True), strict=True)
         ]
 
-    def _decode(self, file) -> tuple[Tensor, tuple[int, int]]:
+    def _decode(self, file: Path | Pair) -> tuple[Tensor, tuple[int, int]]:
         raise NotImplementedError
 
     def _decoded(self, index: int) -> Tensor:

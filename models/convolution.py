@@ -4,6 +4,8 @@ There, oneDNN takes 2 to 4 times as long for it in channels last as for any othe
 for each of the nine taps it takes about as long as the forward pass, and no layout has to change.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,14 +47,14 @@ def _gains(x: Tensor, weight: Tensor, stride: int) -> bool:
 
 class _ByTaps(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride = stride
         return F.conv2d(x, weight, stride=stride, padding=1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
         x, weight = ctx.saved_tensors
         grad_x = None
         if ctx.needs_input_grad[0]:

@@ -13,6 +13,11 @@ def lesion_map(probabilities: Tensor) -> np.ndarray:
     return (255 * probabilities[1:].sum(dim=0) - 0.5).ceil().clamp(0, 255).to(torch.uint8).numpy()
 
 
+def lesions(logits: Tensor) -> Tensor:
+    """Where lesion of any class is likelier than background, bool ``(N, H, W)``, of logits ``(N, C, H, W)``."""
+    return logits[:, 1:].logsumexp(dim=1) > logits[:, 0]
+
+
 def lesion_mask(soft: np.ndarray, threshold: float) -> np.ndarray:
     """Where a map of lesion probability, uint8 with 255 for certainty, is above ``threshold`` in [0, 1); bool."""
     return soft > 255 * threshold

@@ -75,5 +75,5 @@ def measure_test(report: Report, args: argparse.Namespace) -> None:
     report.add(f"test.py on {SLICES} slices, start to end", *timings.values())
 
 
-def call(*arguments) -> None:
+def call(*arguments: object) -> None:
     subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, check=True, capture_output=True)

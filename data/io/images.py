@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -11,6 +12,8 @@ from tqdm import tqdm
 from data.errors import FileError, one_error
 from data.folders import Pair
 from data.labels import IGNORE, IGNORED_GRAY
+
+File, Result = TypeVar("File"), TypeVar("Result")
 
 
 def read_image(path: Path) -> Image.Image:
@@ -103,13 +106,13 @@ def read_pair(pair: Pair, *, pseudo: bool = False) -> tuple[Image.Image, Image.I
     return image, mask
 
 
-def read_all(read: Callable, files: Sequence) -> list:
+def read_all(read: Callable[[File], Result], files: Sequence[File]) -> list[Result]:
     """``read(file)`` for each file, in threads, behind a progress bar.
 
     Raises one InputError that tells every failure, so that a user mends them all at once.
     """
 
-    def attempt(file):
+    def attempt(file: File) -> Result | FileError:
         try:
             return read(file)
         except FileError as error:

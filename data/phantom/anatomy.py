@@ -176,7 +176,7 @@ def draw_mediastinum(canvas: Canvas, patient: Patient, front: float, level: floa
     """Heart, great vessels and airways of the middle; `front` is where the lungs begin behind the sternum."""
     r = patient.aorta
 
-    def vessel(x, y, rx, ry, turn=0.0):
+    def vessel(x: float, y: float, rx: float, ry: float, turn: float = 0.0) -> None:
         canvas.paint(ellipse(x, y, rx, 1.35 * ry, turn), BLOOD)
 
     if level > 0.2:
@@ -202,6 +202,11 @@ def draw_mediastinum(canvas: Canvas, patient: Patient, front: float, level: floa
     if level > 0.28:
         vessel(0.2, 0.44, r, r)  # descending aorta
     canvas.paint(ellipse(0.04, 0.27, 0.05, 0.06), MUSCLE)  # oesophagus
+    draw_airways(canvas, level)
+
+
+def draw_airways(canvas: Canvas, level: float) -> None:
+    """Trachea or main bronchi, those outside the lungs."""
     if level < 0.42:
         canvas.paint(ellipse(0, 0.1, 0.068, 0.085), AIR + 15)  # trachea
     elif level < 0.62:
@@ -256,7 +261,9 @@ def draw_fissure(canvas: Canvas, side: int, level: float, rng: np.random.Generat
     return canvas.strokes(points[:-1], points[1:], np.full(29, 0.006), faint)
 
 
-def draw_lungs(canvas: Canvas, patient: Patient, lungs: np.ndarray, depth: np.ndarray, rng) -> None:
+def draw_lungs(
+    canvas: Canvas, patient: Patient, lungs: np.ndarray, depth: np.ndarray, rng: np.random.Generator
+) -> None:
     """Parenchyma: mottled, denser towards the back, in some patients compressed on the posterior pleura."""
     mottle = 14 * smooth_noise(rng, canvas.size, 48)
     hu = patient.lung_hu + patient.gravity * np.clip(canvas.y, -1, 1) + mottle

@@ -48,7 +48,7 @@ def normals(outline: np.ndarray, side: int) -> np.ndarray:
 class Canvas:
     """A slice in HU that shapes in chest coordinates are painted on, later ones over earlier ones."""
 
-    def __init__(self, size: int, half_width: float, half_height: float, tilt: float, shift: np.ndarray):
+    def __init__(self, size: int, half_width: float, half_height: float, tilt: float, shift: np.ndarray) -> None:
         """`half_width` and `half_height` of the rib cage and its `shift` are shares of half the image."""
         self.size = size
         self.unit = half_width * size / 2  # pixels of one chest unit across
@@ -77,7 +77,7 @@ class Canvas:
         centre = outline.mean(0)
         self.paint(centre + rim * (outline - centre), MARROW)
 
-    def strokes(self, starts, ends, radii, opacity) -> np.ndarray:
+    def strokes(self, starts: np.ndarray, ends: np.ndarray, radii: np.ndarray, opacity: np.ndarray) -> np.ndarray:
         """Opacity (S, S) of N line segments; those thinner than a pixel fade instead."""
         image = Image.new("L", (self.size, self.size))
         draw = ImageDraw.Draw(image)

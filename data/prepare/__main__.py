@@ -9,6 +9,7 @@ A scan is split off as a whole. An interrupted run goes on where it stopped; the
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 from data.prepare.convert import write_scans, write_semi_seg
 from data.prepare.slicing import Recipe
@@ -56,7 +57,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _subparser(**kwargs) -> Parser:
+def _subparser(**kwargs: Any) -> Parser:
     return Parser(kwargs.pop("description", None) or "", **kwargs)
 
 

@@ -41,7 +41,7 @@ def write_semi_seg(source: Path, out: Path) -> None:
             pairs = [(path, None) for path in list_slices(folder)]
         targets = [out / name for name in FOLDERS[split]]
 
-        def convert(pair, split=split, targets=targets) -> dict:
+        def convert(pair: tuple[Path, Path | None], split: str = split, targets: list[Path] = targets) -> dict:
             image, mask = read_pair(pair) if pair[1] else (read_image(pair[0]), None)
             name = f"{pair[0].stem}.png"
             save(image, targets[0] / name)

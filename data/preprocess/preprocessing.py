@@ -27,7 +27,7 @@ class Preprocessing:
     """Gray levels, size and orientation of slices, learned from training slices and kept in the checkpoint.
 
     image_size: the side to which slices are resized. align_grays: bring the gray levels of different sources together
-    (data/grays.py). typical_slice: what slices are turned towards (data/turns.py); None leaves them as they lie.
+    (grays.py). typical_slice: what slices are turned towards (orientation.py); None leaves them as they lie.
     The defaults are those of checkpoints that do not say.
     """
 
@@ -40,7 +40,7 @@ class Preprocessing:
         return self.fit_thumbnails(thumbnail(self.resample(image).numpy()) for image in images)
 
     def fit_thumbnails(self, thumbnails: Iterable[np.ndarray]) -> "Preprocessing":
-        """``fit`` on what ``data.turns.thumbnail`` gives of resampled slices."""
+        """``fit`` on what ``thumbnail`` (orientation.py) gives of resampled slices."""
         return replace(self, typical_slice=typical_slice(thumbnails))
 
     def apply(self, image: Image.Image) -> tuple[Tensor, Placement]:
@@ -66,7 +66,7 @@ class Preprocessing:
         return torch.from_numpy(np.array(image.resize((self.image_size, self.image_size), resample)))
 
     def turns_of(self, small: np.ndarray) -> int:
-        """The quarter turns that a slice needs, by its ``data.turns.thumbnail``."""
+        """The quarter turns that a slice needs, by its ``thumbnail`` (orientation.py)."""
         return turns_towards(self.typical_slice, small) if self.typical_slice else 0
 
     @property

@@ -9,6 +9,7 @@ the log-sum-exp over the taps) but no kernels.
 import warnings
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ OLDEST_GPU = (8, 0)  # on older ones the Triton kernels run out of registers
 _triton_works: dict[str, bool] = {}  # by kernel, once it was tried
 
 
-def _by_triton(name: str, otherwise: Callable, *args) -> tuple[Tensor, Tensor]:
+def _by_triton(name: str, otherwise: Callable, *args: Any) -> tuple[Tensor, Tensor]:
     """The Triton kernel of that name or, once any could not be built on this machine, the plain implementation."""
     # All or none: the one for the backward pass needs the log-sum-exp, which the plain forward pass leaves empty.
     if all(_triton_works.values()) and torch.cuda.get_device_capability(args[0].device) >= OLDEST_GPU:
@@ -49,11 +50,11 @@ def _backward_on_gpu(grad: Tensor, x: Tensor, logits: Tensor, log_sum: Tensor, s
     return _by_triton("reassemble_backward", backward_in_strips, grad, x, logits, log_sum, scale)
 
 
-def _backward(ctx, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
+def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
     return *torch.ops.cares_unet.reassemble_backward(grad, *ctx.saved_tensors, ctx.scale), None
 
 
-def _save(ctx, inputs: tuple, output: tuple) -> None:
+def _save(ctx: Any, inputs: tuple, output: tuple) -> None:
     x, logits, ctx.scale = inputs
     ctx.save_for_backward(x, logits, output[1])
     ctx.mark_non_differentiable(output[1])

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -26,7 +26,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that shows defaults in its help and tells an error in one line."""
 
-    def __init__(self, description: str, **kwargs) -> None:
+    def __init__(self, description: str, **kwargs: Any) -> None:
         super().__init__(description=description, formatter_class=_Help, allow_abbrev=False, **kwargs)
         self._negative_number_matcher = re.compile(r"-\d")  # so that -650,1500 is a value and no flag
 

@@ -102,7 +102,7 @@ def find_models(folders: Sequence[Path], cases: Sequence[Case], *, resize: bool)
     for name, folder in zip(_names(folders), folders, strict=True):
         map_of = dict(pair_by_stem(cases[0].truth.parent, folder, ("truth", "prediction")))
 
-        def look(case: Case, map_of=map_of) -> tuple[frozenset[int], bool]:
+        def look(case: Case, map_of: dict[Path, Path] = map_of) -> tuple[frozenset[int], bool]:
             path, expected = map_of[case.truth], case.size()
             soft = read_map(path)
             size = soft.shape[::-1]

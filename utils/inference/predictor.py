@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class Predictor:
     InputError if a file is no checkpoint or a setting is not to be had.
     """
 
-    def __init__(self, *checkpoints: Path | str, **settings) -> None:
+    def __init__(self, *checkpoints: Path | str, **settings: Any) -> None:
         self.config = PredictionConfig(**settings)
         self.device = choose_device(self.config.device)
         self.precision = choose_precision(self.config.amp, self.device)

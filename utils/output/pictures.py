@@ -3,9 +3,12 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 OVERLAY = (1.0, 0.25, 0.1)  # red-orange: stands out from gray, and from black to a colour-blind eye
 # Figure 3 of the paper; black is left for the true negatives.
@@ -105,7 +108,7 @@ def draw_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
     figure.savefig(path)
 
 
-def _figure(width: float, height: float):
+def _figure(width: float, height: float) -> "Figure":
     """An empty matplotlib figure, in inches of 100 pixels."""
     from matplotlib.figure import Figure  # here, as it takes half a second, and test.py without truth draws nothing
 

@@ -49,7 +49,7 @@ class RunLog:
     def draw(self, name: str, slices: LesionSlices, *, predict: Callable[[Tensor], Tensor]) -> None:
         """Write ``curves.png`` and ``<name>.png``: six of the slices, their truth and what is predicted.
 
-        predict: from images float32 ``(N, 1, size, size)`` to masks int64 ``(N, size, size)``.
+        predict: from images float32 ``(N, 1, size, size)`` to masks bool ``(N, size, size)``.
         """
         draw_curves(self.rows, self.folder / "curves.png")
         chosen = np.linspace(0, len(slices) - 1, min(len(slices), 6)).round().astype(int)
@@ -57,7 +57,7 @@ class RunLog:
         for index in chosen:
             image, mask = slices[index]
             predicted = predict(image[None])[0]  # one at a time: six might not fit where two are trained on
-            dice = scores(predicted > 0, mask)["dice"]
+            dice = scores(predicted, mask)["dice"]
             image = image[0].numpy()
             columns.append(
                 [

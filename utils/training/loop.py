@@ -15,20 +15,21 @@ from data.datasets import LesionSlices
 from data.errors import InputError
 from data.preprocess.preprocessing import Preprocessing
 from models import build_model
-from utils.checkpoint import Start, rebuild, save_checkpoint
+from utils.checkpoint import Start, rebuild
 from utils.config import TrainingConfig
 from utils.device import choose_device
 from utils.evaluation.metrics import scores
+from utils.lesions import lesions
 from utils.output.console import warn
 from utils.output.folder import prepare_folder
 from utils.training.data import loader_options
 from utils.training.log import RunLog
 from utils.training.methods import Supervised
+from utils.training.saving import RunCheckpoints
 from utils.training.state import Training
 
 READ_LOSS_EVERY = 1  # seconds; reading a loss makes the host wait for the GPU
 DRAW_EVERY = 30  # seconds; drawing takes about one, an epoch of a small network less
-SAVE_SHARE = 0.05  # of the time; a full-width last.pth takes 1 GB, longer to write than a GPU needs for an epoch
 
 
 def initial_model(config: TrainingConfig, start: Start | None = None) -> nn.Module:
@@ -57,34 +58,22 @@ def fit(
     ``last.pth`` has all that a resumed run needs to go on bit for bit.
     Raises InputError if there is no full batch, the folder can't be written, or the loss stops being finite.
     """
-    batches = method.batches
-    folder = config.save_folder
+    batches, folder = method.batches, config.save_folder
     if len(batches) == 0:
         raise InputError(f"--batchsize {config.batchsize}: fewer training slices than that; lower it or add slices")
     prepare_folder(folder)
     last = folder / "last.pth"
 
     training = Training(model, config, steps_per_epoch=len(batches), trained=start is not None)
-    done, best = 0, -1.0
-    if start and start.resume:
-        done = start.content["epoch"]
-        if (folder / "best.pth").exists():  # not in another --save_folder
-            best = start.content["best_score"]
-        _stop_if_the_split_changed(validation, start)
-        training.load_state_dict(start.content["training"], lr=config.learning_rate, weight_decay=config.weight_decay)
-    elif start:
-        _warn_if_seen(validation, start)
-    if start:
-        start.content = {}  # frees as much memory as the network and the optimizer take
+    done, best = _begin(training, config, validation, start)
     log = RunLog(folder, epochs_done=done)
+    run = {"script": script, "options": config.to_dict(), "validation": _stems(validation)}
+    checkpoints = RunCheckpoints(config, training, {"preprocessing": preprocessing.to_dict(), "run": run})
     print(f"training    {_describe(training, config)}")
     print(f"run         epochs {done + 1} to {config.epoch} of {len(batches)} steps; if interrupted: --resume {last}")
 
     shown = ("training", method.labeled) if validation is None else ("validation", validation)
-    if validation is not None:
-        validation_batches = DataLoader(validation, batch_size=config.batchsize, **loader_options(config, validation))
     drawn_at = time.monotonic()
-    saved_at = save_seconds = float("-inf")
     bar = tqdm(total=config.epoch * len(batches), initial=done * len(batches), unit="step", disable=None)
     for epoch in range(done + 1, config.epoch + 1):
         started = time.monotonic()
@@ -94,7 +83,7 @@ def fit(
             best = -1.0
         row = {"epoch": epoch, **_train_epoch(training, method, bar, last), **method.report()}
         if validation is not None:
-            row |= validate(training, validation_batches)
+            row |= validate(training, validation, config)
         if not (training.is_finite() and math.isfinite(row.get("val_loss", 0.0))):
             raise InputError(_lost(f"the weights are after step {training.steps}", row["lr"], last))
         row["seconds"] = time.monotonic() - started
@@ -102,30 +91,35 @@ def fit(
         best = row.get("val_dice", best) if is_best else best
         log.add(row, is_best=is_best)
         if time.monotonic() - drawn_at > DRAW_EVERY or epoch == config.epoch:
-            log.draw(*shown, predict=partial(_masks, training))
+            log.draw(*shown, predict=partial(_lesions, training))
             drawn_at = time.monotonic()
-
-        content = {
-            "model": model.config,
-            "preprocessing": preprocessing.to_dict(),
-            "weights": training.average.state_dict(),
-            "epoch": epoch,
-            "best_score": best,
-            "run": {"script": script, "options": config.to_dict(), "validation": _stems(validation)},
-        }
-        started = time.monotonic()
-        is_due = started - saved_at > save_seconds / SAVE_SHARE or epoch == config.epoch
-        if is_best and (is_due or validation is not None):  # without validation every epoch is the best so far
-            save_checkpoint(folder / "best.pth", content)
-        if config.snapshots and epoch > config.save_start_epoch and epoch % config.snapshots == 0:
-            save_checkpoint(folder / f"epoch_{epoch}.pth", content)
-        if is_due:
-            save_checkpoint(last, {**content, "training": training.state_dict()})
-            saved_at = time.monotonic()
-            save_seconds = saved_at - started
+        # Without validation every epoch is the best so far; writing it as often would take longer than to train it.
+        checkpoints.save(epoch, best, is_best=is_best, can_wait=validation is None)
     bar.close()
     log.close()
-    print(f"finished    {folder / 'best.pth'}" + (f", validation Dice {best:.4f}" if validation is not None else ""))
+    _report_end(training, config, best, validated=validation is not None)
+
+
+def _begin(
+    training: Training, config: TrainingConfig, validation: LesionSlices | None, start: Start | None
+) -> tuple[int, float]:
+    """Restore a run to resume. Returns the epochs that are done and the best validation Dice so far, or -1."""
+    done, best = 0, -1.0
+    if start and start.resume:
+        done = start.content["epoch"]
+        if (config.save_folder / "best.pth").exists():  # not in another --save_folder
+            best = start.content["best_score"]
+        _stop_if_the_split_changed(validation, start)
+        training.load_state_dict(start.content["training"], lr=config.learning_rate, weight_decay=config.weight_decay)
+    elif start:
+        _warn_if_seen(validation, start)
+    if start:
+        start.content = {}  # frees as much memory as the network and the optimizer take
+    return done, best
+
+
+def _report_end(training: Training, config: TrainingConfig, best: float, *, validated: bool) -> None:
+    print(f"finished    {config.save_folder / 'best.pth'}" + (f", validation Dice {best:.4f}" if validated else ""))
     if training.device.type == "cuda":
         print(f"memory      {torch.cuda.max_memory_allocated(training.device) / 1e9:.2f} GB of the GPU's at most")
     if best == 0:
@@ -152,21 +146,20 @@ def _train_epoch(training: Training, method: Supervised, bar: tqdm, last: Path) 
 
 
 @torch.inference_mode()
-def validate(training: Training, batches: DataLoader) -> dict[str, float]:
+def validate(training: Training, slices: LesionSlices, config: TrainingConfig) -> dict[str, float]:
     """Loss and mean scores of the averaged weights."""
-    device = training.device
     losses, rows = [], []
-    for images, masks in batches:
-        logits = training.average_logits(images.to(device))
-        losses += [training.loss(logits, masks.to(device), margin=training.lesion_margin).item()] * len(masks)
-        predicted = logits.argmax(dim=1).cpu()
-        rows += [scores(p > 0, m) for p, m in zip(predicted, masks, strict=True)]
+    for images, masks in DataLoader(slices, batch_size=config.batchsize, **loader_options(config, slices)):
+        logits = training.average_logits(images.to(training.device))
+        loss = training.loss(logits, masks.to(training.device), margin=training.lesion_margin).item()
+        losses += [loss] * len(masks)
+        rows += [scores(p, m) for p, m in zip(lesions(logits).cpu(), masks, strict=True)]
     means = {f"val_{name}": fmean(row[name] for row in rows) for name in rows[0]}
     return {"val_loss": sum(losses) / len(losses), **means}
 
 
-def _masks(training: Training, images: Tensor) -> Tensor:
-    return training.average_logits(images.to(training.device)).argmax(dim=1).cpu()
+def _lesions(training: Training, images: Tensor) -> Tensor:
+    return lesions(training.average_logits(images.to(training.device))).cpu()
 
 
 def _stems(validation: LesionSlices | None) -> list[str]:

@@ -84,7 +84,7 @@ class PseudoLabels(Supervised):
 
 
 class MeanTeacher(PseudoLabels):
-    """As PseudoLabels, but at every step the averaged weights label the second half anew (utils/teacher.py)."""
+    """As PseudoLabels, but at every step the averaged weights label the second half anew (teacher.py)."""
 
     @cached_property
     def labels(self) -> TeacherLabels:

@@ -15,7 +15,7 @@ from helpers import ROOT
 from models import build_model
 from utils.checkpoint import load_model, save_checkpoint
 from utils.config import TrainingConfig
-from utils.training import loop
+from utils.training import loop, saving
 from utils.training.state import Training
 
 TINY = ("--base_channels", 2, "--image_size", 32, "--batchsize", 2)
@@ -117,8 +117,8 @@ def test_without_validation_weights_are_saved_as_seldom_as_the_run(phantom, tmp_
         saved.append((path.name, content["epoch"]))
         save_checkpoint(path, content)
 
-    monkeypatch.setattr(loop, "save_checkpoint", spy)
-    monkeypatch.setattr(loop, "SAVE_SHARE", 1e-9)
+    monkeypatch.setattr(saving, "save_checkpoint", spy)
+    monkeypatch.setattr(saving, "SAVE_SHARE", 1e-9)
     assert (
         call("supervised_train", "--data_root", phantom, *TINY, "--epoch", 4, "--save_folder", tmp_path / "run")[0] == 0
     )
@@ -128,7 +128,7 @@ def test_without_validation_weights_are_saved_as_seldom_as_the_run(phantom, tmp_
 @pytest.mark.parametrize(("finish", "epoch"), [(0.5, 3), (0, 1), (1, 1)])
 def test_the_best_epoch_is_sought_in_the_labeled_finish(phantom, pseudo, tmp_path, call, monkeypatch, finish, epoch):
     falling = iter([0.8, 0.7, 0.6, 0.5])
-    monkeypatch.setattr(loop, "validate", lambda training, batches: {"val_loss": 1.0, "val_dice": next(falling)})
+    monkeypatch.setattr(loop, "validate", lambda *_: {"val_loss": 1.0, "val_dice": next(falling)})
     flags = ["--data_root", phantom, *TINY, "--epoch", 4, "--semi_msk_path", pseudo, "--labeled_finish", finish]
     assert call("semi_supervised_train", *flags, "--val_fraction", 0.2, "--save_folder", tmp_path / "run")[0] == 0
     assert torch.load(tmp_path / "run" / "best.pth", weights_only=True)["epoch"] == epoch
