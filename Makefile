@@ -19,6 +19,8 @@ test-long: $(VENV)/ready
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
 # Where nothing can be installed: make gpu RUN=python3
 gpu: $(if $(filter $(VENV)/%,$(RUN)),$(VENV)/ready)
@@ -43,7 +45,7 @@ $(VENV)/ready: requirements.txt requirements-dev.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or newer is needed: make PYTHON=...')"
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
-	$(RUN) -m pip install --quiet -r requirements-dev.txt
+	$(RUN) -m pip install --quiet -r requirements.txt -r requirements-dev.txt
 	touch $@
 
 clean:

@@ -12,7 +12,7 @@ from utils.cli.prediction import (
     parse_evaluation_options,
 )
 from utils.config import EvaluationConfig, PredictionConfig
-from utils.evaluation.cases import Case, Model, find_cases, find_models, leave_out_for_all, score, score_all
+from utils.evaluation.cases import Case, Model, find_cases, find_models, score, score_all
 from utils.evaluation.figures import dice_in_words, draw_case, draw_scores
 from utils.evaluation.report import report_scans, report_scores
 from utils.evaluation.scans import burden, draw_scan, score_scan
@@ -122,7 +122,6 @@ def score_predictions(config: EvaluationConfig, cases: list[Case]) -> tuple[Resu
     )
     for row in score_all(models, cases, threshold=config.threshold, empty=config.empty):
         results.add_row(row)
-    leave_out_for_all(models)
     if config.save_type == "compare":
         for index, case in enumerate(cases):
             masks = {}

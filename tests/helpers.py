@@ -20,6 +20,7 @@ from utils.config import TrainingConfig
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
+TINY = ("--base_channels", 2, "--image_size", 32, "--epoch", 1)
 SIZE, DEPTH, SEED = 48, 6, 1  # of the phantom scans: pixels a side, slices, seed
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CONFIG = TrainingConfig(epoch=10, lr=0.01, lesion_margin=0.0, dice_over="batch", ema_decay=0.9, amp="off")

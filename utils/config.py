@@ -17,7 +17,7 @@ DEFAULT_FOLDERS = {
     "semi_img_path": FOLDERS["unlabeled"][0],
     "semi_msk_path": PSEUDO_MASKS,
 }
-COMPILERS = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++", "cl"]
+COMPILERS = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
 
 
 @dataclass(frozen=True, kw_only=True)

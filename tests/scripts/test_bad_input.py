@@ -8,13 +8,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, call_here, contents, refused, resave
+from helpers import ROOT, TINY, call_here, contents, refused, resave
 
 from data.folders import list_slices
 from models import build_model
 from utils.output.folder import ResultFolder
-
-TINY = ("--base_channels", 2, "--image_size", 32, "--epoch", 1)
 
 
 @pytest.fixture

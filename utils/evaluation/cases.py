@@ -1,7 +1,7 @@
 """The slices of a test, and what a model made of each: its row of scores, and where its mask lies."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -153,24 +153,22 @@ def score(case: Case, soft: np.ndarray, *, threshold: float, empty: str) -> dict
     return row
 
 
-def leave_out_for_all(models: Sequence[Model]) -> None:
-    """Make a score that is NaN for one model, by ``--empty skip``, NaN for all: means are of the same images."""
+def score_all(models: Sequence[Model], cases: Sequence[Case], *, threshold: float, empty: str) -> list[dict]:
+    """Score saved maps into ``Model.rows``. Returns the rows of all models, each with its ``model`` in front.
+
+    A score that ``empty`` = skip leaves out (NaN) for one model is left out for all: means are of the same images.
+    """
+    with tqdm(total=len(models) * len(cases), desc="scoring", unit="slice", disable=None) as bar:
+        for model in models:
+            for index, case in enumerate(cases):
+                model.rows.append(score(case, model.read(index, case.size()), threshold=threshold, empty=empty))
+                bar.update()
     for rows in zip(*(model.rows for model in models), strict=True):
         for name in SCORES:
             if any(math.isnan(row[name]) for row in rows):
                 for row in rows:
                     row[name] = math.nan
-
-
-def score_all(models: Sequence[Model], cases: Sequence[Case], *, threshold: float, empty: str) -> Iterator[dict]:
-    """Score saved maps, model by model; yield each row, with ``model`` in front, and keep it in ``Model.rows``."""
-    with tqdm(total=len(models) * len(cases), desc="scoring", unit="slice", disable=None) as bar:
-        for model in models:
-            for index, case in enumerate(cases):
-                row = score(case, model.read(index, case.size()), threshold=threshold, empty=empty)
-                model.rows.append(row)
-                yield {"model": model.name, **row}
-                bar.update()
+    return [{"model": model.name, **row} for model in models for row in model.rows]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

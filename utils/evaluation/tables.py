@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from tabulate import tabulate
+
 LABELS = {
     "dice": "Dice",
     "iou": "IoU",
@@ -34,11 +36,8 @@ def text_table(columns: dict[str, dict[str, dict]]) -> str:
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
     """Lines of cells as text, the first column to the left, the others to the right."""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    )
+    alignment = ["left"] + ["right"] * (len(lines[0]) - 1)
+    return tabulate(lines, tablefmt="plain", colalign=alignment, disable_numparse=True, preserve_whitespace=True)
 
 
 def publication_table(models: dict[str, dict[str, dict]], kind: str, *, caption: str) -> str:
@@ -61,24 +60,14 @@ def publication_table(models: dict[str, dict[str, dict]], kind: str, *, caption:
         name = model.replace("|", r"\|") if kind == "markdown" else _for_latex(model)
         body.append([name, *(cell(column, summary[column]) for column in PAPER_COLUMNS)])
     if kind == "markdown":
-        lines = [["model", *(LABELS[name] for name in PAPER_COLUMNS)], ["---"] * (len(PAPER_COLUMNS) + 1), *body]
-        return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", caption])
+        header = ["model", *(LABELS[name] for name in PAPER_COLUMNS)]
+        return "\n".join([tabulate(body, header, tablefmt="github", disable_numparse=True), "", caption])
     symbols = {"s_measure": r"$S_\alpha$", "e_mean": r"$E_\phi^{\mathrm{mean}}$"}
     header = ["Model", *(symbols.get(name, LABELS[name]) for name in PAPER_COLUMNS)]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            rf"\caption{{{_for_latex(caption)}}}",
-            rf"\begin{{tabular}}{{l{'c' * len(PAPER_COLUMNS)}}}",
-            r"\hline",
-            rf"{' & '.join(header)} \\",
-            r"\hline",
-            *(rf"{' & '.join(line)} \\" for line in body),
-            r"\hline",
-            r"\end{tabular}",
-            r"\end{table}",
-        ]
+    table = tabulate(
+        body, header, tablefmt="latex_raw", disable_numparse=True, colalign=["left"] + ["center"] * len(PAPER_COLUMNS)
     )
+    return "\n".join([r"\begin{table}", rf"\caption{{{_for_latex(caption)}}}", table, r"\end{table}"])
 
 
 def _cell(name: str, summary: dict) -> str:

@@ -123,7 +123,4 @@ class ResultFolder:
 
 def _path_from(folder: Path, other: Path) -> str:
     """The way from a folder to another, which holds when both are moved together."""
-    try:
-        return os.path.relpath(other.resolve(), folder.resolve())
-    except ValueError:  # on Windows, from one drive to another
-        return str(other.resolve())
+    return os.path.relpath(other.resolve(), folder.resolve())

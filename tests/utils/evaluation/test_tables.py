@@ -1,5 +1,6 @@
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -48,19 +49,22 @@ def summaries():
 
 def test_publication_tables_have_the_best_in_bold():
     lines = publication_table(summaries(), "markdown", caption="Note.").splitlines()
-    assert lines[0] == "| model | Dice | Sen. | Spec. | S-alpha | E-phi mean | MAE |"
-    cells = {line.split(" | ")[0].strip("| "): [cell.strip("| ") for cell in line.split(" | ")[1:]] for line in lines}
+    rows_of_cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert rows_of_cells[0] == ["model", "Dice", "Sen.", "Spec.", "S-alpha", "E-phi mean", "MAE"]
+    cells = {name: others for name, *others in rows_of_cells}
     assert cells["A_1"][0] == "0.600 (0.100)" and cells["B"][0] == "**0.800 (0.200)**"
     assert cells["A_1"][5] == "**0.0200 (0.0000)**" and cells["B"][5] == "0.0400 (0.0000)"  # less error is better
     assert cells["A_1"][2] == cells["B"][2] == "**0.900 (0.000)**"
     assert lines[-1] == "Note."
 
     latex = publication_table(summaries(), "latex", caption="50 % of x_1")
+    latex = re.sub(" +", " ", latex)
     assert r"B & \textbf{0.800 (0.200)}" in latex and r"A\_1 & 0.600 (0.100)" in latex
+    assert r"\begin{tabular}{lcccccc}" in latex
     assert r"\caption{50 \% of x\_1}" in latex and latex.count(r"\\") == 3
     empty = summarise_scores(rows([math.nan]))
     nowhere = publication_table({"A|B": empty, "C^2": empty}, "markdown", caption="")
-    assert r"| A\|B | - | " in nowhere and "**-**" not in nowhere
+    assert re.search(r"A\\\|B +\| - +\|", nowhere) and "**-**" not in nowhere
     assert r"C\textasciicircum{}2 & " in publication_table({"C^2": summaries()["B"]}, "latex", caption="")
     alone = publication_table({"A": summaries()["A_1"]}, "markdown", caption="")
     assert "**" not in alone
@@ -71,7 +75,7 @@ def test_text_table_lines_up_and_says_what_is_missing():
     found["B"]["hd95"] = summarise([math.nan]) | {"ci95": None}
     del found["B"]["assd"]
     lines = text_table(found).splitlines()
-    assert len({len(line) for line in lines}) == 1
+    assert len({line.rindex("]") for line in lines if line.count("[") == 2}) == 1
     by_label = {line.split("  ")[0]: line for line in lines}
     assert "0.600 (0.100) [0.500, 0.700]" in by_label["Dice"]
-    assert by_label["HD95 (px)"].endswith(" -") and by_label["ASSD (px)"].endswith("  ")
+    assert by_label["HD95 (px)"].endswith(" -") and by_label["ASSD (px)"].count("[") == 1
