@@ -10,6 +10,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -129,6 +130,8 @@ def content(path: Path) -> object:
             return [{**row, "seconds": None} for row in csv.DictReader(file)]
     if path.suffix == ".json":
         return {name: value for name, value in json.loads(path.read_text()).items() if name not in PLACES}
+    if path.suffix == ".md":
+        return re.sub(r"[-: ]*\|[-: ]*", "|", path.read_text())  # the cells, however wide
     return path.read_text()
 
 

@@ -1,36 +1,44 @@
 """``import cares_unet`` from another folder."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 
 import numpy as np
-from helpers import ROOT, TINY, call_here
+from helpers import DEPTH, ROOT, SIZE
 
-USE = """
+ARRAYS = """
 import numpy as np
-import cares_unet
-found = cares_unet.Predictor("best.pth", device="cpu").predict(np.load("slice.npy"))
+found = predictor.predict(np.load("slice.npy"))
 print(found.mask.dtype, found.mask.shape, found.map.dtype, found.map.shape)
-scan = cares_unet.Predictor("best.pth", "best.pth", device="cpu").predict_scan(np.load("scan.npy"))
-print(scan.dtype, scan.shape)
+scan = cares_unet.Predictor("M.pth", "M.pth", device="cpu").predict_scan(np.load("scan.npy"))
+print(scan.dtype, scan.shape, lesions.shape)
 """
 
 
 def python(folder, code):
     """Run Python in another folder, as after ``pip install -e .``."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def test_arrays_in_any_folder(phantom, tmp_path):
-    assert call_here("supervised_train", "--data_root", phantom, *TINY, "--save_folder", tmp_path / "run")[0] == 0
-    (tmp_path / "run" / "best.pth").rename(tmp_path / "best.pth")
+def test_the_python_of_the_readme(phantom, scans, tmp_path):
+    predict, train = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    train = train.replace("datasets/phantom", str(phantom)).replace(
+        "base_channels=8, epoch=20", "base_channels=2, epoch=1"
+    )
     np.save(tmp_path / "slice.npy", np.full((40, 51), 90, np.uint8))
     np.save(tmp_path / "scan.npy", np.full((3, 30, 20), -700.0))
-    done = python(tmp_path, USE)
+    shutil.copy(phantom / "Test-Image" / "phantom_0000.png", tmp_path / "slice.png")
+    shutil.copy(next((scans / "COVID-19-20").glob("*_ct.nii.gz")), tmp_path / "scan.nii.gz")
+    rename = "import os\nos.rename('runs/notebook/best.pth', 'M.pth')\n"
+    done = python(tmp_path, train + rename + predict + ARRAYS)
     assert done.returncode == 0, done.stderr
-    assert "bool (40, 51) uint8 (40, 51)" in done.stdout and "uint8 (3, 30, 20)" in done.stdout
+    assert (
+        "bool (40, 51) uint8 (40, 51)" in done.stdout and f"uint8 (3, 30, 20) ({DEPTH}, {SIZE}, {SIZE})" in done.stdout
+    )
 
 
 def test_a_package_of_the_same_name_is_reported(tmp_path):

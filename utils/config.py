@@ -89,6 +89,11 @@ class TrainingConfig:
     save_start_epoch: int = 0
     snapshots: int = 0
 
+    def __post_init__(self) -> None:
+        for name in [f.name for f in fields(self) if "Path" in str(f.type)]:
+            if isinstance(value := getattr(self, name), str):  # as a notebook gives it
+                object.__setattr__(self, name, Path(value))
+
     @property
     def learning_rate(self) -> float:
         """``lr``, by default 5e-3 up to width 16 and beyond it in inverse proportion to the width.
