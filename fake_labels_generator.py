@@ -1,5 +1,6 @@
 """Label unlabeled slices with a trained CARes-UNet, for semi_supervised_train.py."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -15,7 +16,7 @@ from data.labels import IGNORE, IGNORED_GRAY
 from utils.cli.machine import add_device_options
 from utils.cli.parser import Parser, exit_if_left_out, run
 from utils.cli.prediction import add_labeling_options, add_prediction_options, parse_labeling_options
-from utils.config import LabelingConfig
+from utils.config import LabelingConfig, PredictionConfig
 from utils.evaluation.metrics import scores
 from utils.evaluation.report import report_scans
 from utils.evaluation.scans import burden
@@ -27,12 +28,19 @@ from utils.output.folder import ResultFolder
 
 
 def main() -> None:
-    parser = Parser(__doc__)
+    label(*parse())
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[LabelingConfig, PredictionConfig]:
+    parser = Parser(__doc__, prog="fake_labels_generator.py")
     add_labeling_options(parser)
     add_prediction_options(parser)
     add_device_options(parser)
-    config, prediction = parse_labeling_options(parser)
+    return parse_labeling_options(parser, arguments)
 
+
+def label(config: LabelingConfig, prediction: PredictionConfig) -> None:
+    """Label the slices, or the scans, of a folder."""
     predictor = Predictor(config.model_path, **vars(prediction))
     if scans := find_scans(config.image_dir):
         label_scans(predictor, scans, config)

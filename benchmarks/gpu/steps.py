@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 
-from benchmarks.crossval import TABLE
+from benchmarks.crossval.setting import TABLE
 from benchmarks.gpu.process import ROOT, OutOfTime, StepError, run_until
 
 MODELS = {"supervised": "CARes-UNet", "semi_supervised": "semi-CARes-UNet"}  # what their masks are filed under

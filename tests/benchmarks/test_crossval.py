@@ -1,12 +1,13 @@
 """Cross-validation: neighbours stay together, what is done is kept, settings are compared slice by slice."""
 
+import csv
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from argparse import Namespace
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,8 +17,12 @@ import torch
 from helpers import ROOT, call_as_process, call_here
 from PIL import Image
 
-from benchmarks.crossval import alike, paired, per_slice, report, split_at_dashes, split_in_folds
-from benchmarks.crossval import call as run_script
+import supervised_train
+from benchmarks.crossval import run
+from benchmarks.crossval.__main__ import parse
+from benchmarks.crossval.folds import alike, split_in_folds
+from benchmarks.crossval.report import paired, per_slice, report
+from benchmarks.crossval.setting import Setting
 from data.errors import InputError
 from data.folders import pair_by_stem
 
@@ -72,24 +77,23 @@ def test_seeds_are_averaged_over_what_all_of_them_scored():
 
 
 def test_flags_for_the_trainer_come_after_dashes():
-    assert split_at_dashes(["a", "--folds", "2", "--", "--lr", "1"]) == (["a", "--folds", "2"], ["--lr", "1"])
-    assert split_at_dashes(["a"]) == (["a"], [])
-
-
-def script_here(command, log, jobs):
-    """In place of crossval's ``call``: the script runs in this process, which spares the seconds of its imports."""
-    code, out, error = call_here(Path(command[0]).stem, *command[1:])
-    assert code == 0, error
-    log.write_text(out)
+    args = parse(["a", "--folds", "2", "--", "--lr", "1"])
+    assert (args.name, args.folds, args.flags) == ("a", 2, ["--lr", "1"]) and parse(["a"]).flags == []
 
 
 def test_settings_from_start_to_end(phantom, tmp_path, monkeypatch):
     options = ["--data_root", phantom, "--folds", 2, "--alike", 0.9, "--out", tmp_path]
     flags = ["--", *TINY, "--epoch", 1]
-    monkeypatch.setattr("benchmarks.crossval.call", script_here)
+    trained, train = [], supervised_train.train
+
+    def spy(config, start, pairs):
+        trained.append({image.name for image, _ in pairs})
+        train(config, start, pairs)
+
+    monkeypatch.setattr(supervised_train, "train", spy)
 
     def crossval(*arguments):
-        code, _, error = call_here("benchmarks.crossval", *options, *arguments, *flags)
+        code, _, error = call_here("benchmarks.crossval.__main__", *options, *arguments, *flags)
         assert code == 0, error
 
     crossval("default")
@@ -99,10 +103,10 @@ def test_settings_from_start_to_end(phantom, tmp_path, monkeypatch):
     assert result["dice"] == pytest.approx(np.mean(list(result["slices"]["0"].values())))
     assert len(result["folds"]) == 2
     for fold in range(2):
-        trained = {path.stem for path in (tmp_path / "default" / f"seed_0_fold_{fold}/slices/in/image").iterdir()}
-        scored = {path.stem for path in (tmp_path / "default" / f"seed_0_fold_{fold}/slices/out/image").iterdir()}
-        assert not trained & scored and len(trained | scored) == 10
-        of_fold = [dice for image, dice in result["slices"]["0"].items() if Path(image).stem in scored]
+        with (tmp_path / "default" / f"seed_0_fold_{fold}" / "scores.csv").open() as table:
+            scored = {row["image"] for row in csv.DictReader(table)}
+        assert not trained[fold] & scored and sorted(trained[fold] | scored) == sorted(held_out)
+        of_fold = [dice for image, dice in result["slices"]["0"].items() if image in scored]
         assert result["folds"][f"{fold}"] == pytest.approx(np.mean(of_fold))
 
     before = (tmp_path / "default" / "seed_0_fold_0" / "run" / "log.csv").stat().st_mtime_ns
@@ -121,7 +125,7 @@ def test_settings_from_start_to_end(phantom, tmp_path, monkeypatch):
     assert len(list((tmp_path / "semi" / "seed_0_fold_0" / "Pos-Mask").glob("*.png"))) == 8
     assert "kept_share" in (tmp_path / "semi" / "seed_0_fold_0" / "run" / "log.csv").read_text()
 
-    # As a user starts it, and every script in a process of its own.
+    # As a user starts it, each fold in a process of its own.
     paper = ["paper", "--teacher", "default", "--new_network", "--jobs", 2, "--only", 0]
     paper = call_as_process("-m", "benchmarks.crossval", *options, *paper, *flags).stdout
     log = (tmp_path / "paper" / "seed_0_fold_0" / "train.log").read_text()
@@ -135,7 +139,7 @@ def test_settings_of_other_folds_are_refused(phantom, tmp_path, call, flags):
     (tmp_path / "other" / "setting.json").write_text(json.dumps({"folds": [["0.png"], ["1.png"], ["2.png"]]}))
     (tmp_path / "other" / "result.json").touch()
     options = ["--data_root", phantom, "--out", tmp_path, "--folds", 2, *flags]
-    code, _, error = call("benchmarks.crossval", "new", *options)
+    code, _, error = call("benchmarks.crossval.__main__", "new", *options)
     assert code == 2 and "other folds than these 2" in error
     assert not (tmp_path / "new").exists()  # the name is free for the corrected call
 
@@ -148,8 +152,8 @@ def test_models_that_are_still_being_trained_are_refused(phantom, tmp_path, call
     last["run"]["options"]["epoch"] = 2
     torch.save(last, run / "last.pth")
     options = ["--data_root", phantom, "--out", tmp_path / "out", "--folds", 2, "--only", 0, kind, "default"]
-    code, _, error = call("benchmarks.crossval", "new", *options)
-    assert code == 2 and f"{run}: is not trained to its end" in error and not (tmp_path / "out" / "new").exists()
+    code, _, error = call("benchmarks.crossval.__main__", "new", *options)
+    assert code == 2 and f"{run}: training is not finished" in error and not (tmp_path / "out" / "new").exists()
 
 
 @pytest.mark.parametrize(
@@ -172,20 +176,29 @@ def test_models_that_are_still_being_trained_are_refused(phantom, tmp_path, call
 )
 def test_flags_that_make_no_sense_are_refused(phantom, tmp_path, call, options, flags, named):
     options = ["--data_root", phantom, "--out", tmp_path, *options]
-    code, _, error = call("benchmarks.crossval", "new", *options, "--", *flags)
+    code, _, error = call("benchmarks.crossval.__main__", "new", *options, "--", *flags)
     assert code == 2 and named in error and not any(tmp_path.iterdir())
 
 
-def test_a_killed_training_is_told_by_its_signal(tmp_path):
-    script = tmp_path / "killed.py"
-    script.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(InputError, match="SIGKILL"):
-        run_script([script], tmp_path / "log", jobs=1)
+def test_a_killed_worker_is_reported(tmp_path, monkeypatch):
+    def broken(*_):
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(run.ProcessPoolExecutor, "map", broken)
+    with pytest.raises(InputError, match="fewer --jobs"):
+        run.run_folds(setting(tmp_path, jobs=2), [(0, 0)])
+
+
+def setting(out, **options):
+    folders = dict.fromkeys(("train_img_path", "train_msk_path", "semi_img_path"), out)
+    return Setting(name="new", out=out, pairs=[], flags=[], **{"parts": [], **folders, **options})
 
 
 @pytest.mark.parametrize("name", ["..", "../new", "part/new"])
 def test_a_name_stays_in_the_folder_of_settings(phantom, tmp_path, call, name):
-    code, _, error = call("benchmarks.crossval", name, "--data_root", phantom, "--folds", 2, "--out", tmp_path / "out")
+    code, _, error = call(
+        "benchmarks.crossval.__main__", name, "--data_root", phantom, "--folds", 2, "--out", tmp_path / "out"
+    )
     assert code == 2 and "give a plain name" in error and not any(tmp_path.iterdir())
 
 
@@ -212,9 +225,9 @@ def test_no_trainer_goes_on_alone(phantom, tmp_path, ending, jobs):
 
 def test_the_seeds_are_compared_on_the_slices_of_all(tmp_path, capsys):
     (tmp_path / "new").mkdir()
-    args = Namespace(out=tmp_path, name="new", against="default", teacher=None, trained_by=None, new_network=False)
-    args.test_flags = ""
-    report(args, [], [["a", "b"], ["c"]], {"0": {"a": 0.2, "b": 0.4, "c": 0.9}, "1": {"a": 0.4, "b": 0.6}})
+    parts = [[(Path("a"), Path("a")), (Path("b"), Path("b"))], [(Path("c"), Path("c"))]]
+    scores = {(0, 0): {"a": 0.2, "b": 0.4}, (0, 1): {"c": 0.9}, (1, 0): {"a": 0.4, "b": 0.6}}
+    report(setting(tmp_path, parts=parts), "default", scores)
     assert "| 2 slices | 0.400 (sd over seeds 0.141) | 0.400 |" in capsys.readouterr().out
 
 
@@ -222,13 +235,15 @@ def test_a_name_stands_for_one_setting(phantom, tmp_path, call):
     (tmp_path / "default" / "seed_0_fold_0").mkdir(parents=True)
     (tmp_path / "default" / "seed_0_fold_0" / "scores.csv").touch()
     (tmp_path / "default" / "setting.json").write_text(json.dumps({"flags": ["--lr", "0.1"]}))
-    code, _, error = call("benchmarks.crossval", "default", "--data_root", phantom, "--folds", 2, "--out", tmp_path)
+    code, _, error = call(
+        "benchmarks.crossval.__main__", "default", "--data_root", phantom, "--folds", 2, "--out", tmp_path
+    )
     assert code == 2 and "was begun with" in error and "another name" in error
 
 
 def test_a_failed_fold_ends_the_run_and_leaves_the_name_free(phantom, tmp_path, call):
     options = ["new", "--data_root", phantom, "--folds", 2, "--out", tmp_path]
     for wrong in (["--epoch", 0], ["--lr", -1]):
-        code, _, error = call("benchmarks.crossval", *options, "--", *wrong)
-        assert code == 2 and "supervised_train.py failed" in error and wrong[0] in error
+        code, _, error = call("benchmarks.crossval.__main__", *options, "--", *wrong)
+        assert code == 2 and wrong[0] in error and "see supervised_train.py --help" in error
     assert not (tmp_path / "new" / "seed_0_fold_1").exists()

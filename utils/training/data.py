@@ -1,6 +1,7 @@
 """The slices that a run learns and is validated on, and how they are loaded."""
 
 import os
+from collections.abc import Sequence
 
 from data.datasets import LesionSlices
 from data.errors import InputError
@@ -12,28 +13,32 @@ from utils.device import choose_device
 from utils.output.console import report_pairs
 
 
-def labeled_pairs(config: TrainingConfig) -> tuple[list[Pair], list[Pair]]:
-    """The pairs to train on and those to validate on: the folders of ``val_img_path``, or a ``val_fraction``."""
-    pairs = pair_by_stem(config.folder("train_img_path"), config.folder("train_msk_path"))
+def labeled_pairs(config: TrainingConfig, pairs: Sequence[Pair] | None = None) -> tuple[Sequence[Pair], Sequence[Pair]]:
+    """The pairs to train on and those to validate on: the folders of ``val_img_path``, or a ``val_fraction``.
+
+    pairs: the labeled slices, by default those in the folders of the config.
+    """
+    if pairs is None:
+        pairs = pair_by_stem(config.folder("train_img_path"), config.folder("train_msk_path"))
     if config.val_img_path:
         return pairs, pair_by_stem(config.val_img_path, config.val_msk_path)
     training, validation = split_pairs(pairs, config.val_fraction, config.seed, cases_of(pairs))
     if not training:
         raise InputError(
             f"--val_fraction {config.val_fraction:g}: leaves none of the {len(pairs)} slices of "
-            f"{config.folder('train_img_path')} to train on; lower it or add slices"
+            f"{pairs[0][0].parent} to train on; lower it or add slices"
         )
     return training, validation
 
 
 def read_labeled(
-    config: TrainingConfig, start: Start | None = None
+    config: TrainingConfig, start: Start | None = None, pairs: Sequence[Pair] | None = None
 ) -> tuple[LesionSlices, LesionSlices | None, Preprocessing]:
     """The labeled slices to train on, those to validate on, if any, and what is done to all slices.
 
     A new run learns the orientation of its training slices; one that starts from a checkpoint has its.
     """
-    train_pairs, val_pairs = labeled_pairs(config)
+    train_pairs, val_pairs = labeled_pairs(config, pairs)
     typical = Preprocessing(**start.content["preprocessing"]).typical_slice if start and config.align_turns else None
     preprocessing = Preprocessing(image_size=config.image_size, align_grays=config.align_grays, typical_slice=typical)
     labeled = LesionSlices(train_pairs, preprocessing, cache_gb=config.cache_gb)

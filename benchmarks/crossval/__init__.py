@@ -1,0 +1,1 @@
+"""Cross-validation of training settings: ``python -m benchmarks.crossval``."""

@@ -1,0 +1,125 @@
+"""Cross-validate a training setting on labeled slices: ``python -m benchmarks.crossval NAME [options] -- FLAGS``.
+
+FLAGS go to the trainer. The scored slices choose no epoch: the weights of the last epoch, or of the best one on other
+slices that FLAGS keep for validation, predict them at their own sizes. Slices that look alike stay in one fold. Folds
+that are done are not repeated, and an interrupted fold resumes. A --pretrained_model among FLAGS must not have been
+trained on labeled slices: some of them are held out here.
+"""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from benchmarks.crossval.folds import alike, split_in_folds
+from benchmarks.crossval.report import report
+from benchmarks.crossval.run import end_workers, run_folds
+from benchmarks.crossval.setting import Setting, stop_if_untrained
+from data.folders import pair_by_stem
+from utils.cli.parser import Parser, number, run, settings
+from utils.config import DEFAULT_FOLDERS
+
+# Set here for each fold. Set by the user, held-out slices might be trained on, or others be scored.
+SET_FOR_TRAINER = {"data_root", "train_img_path", "train_msk_path", "val_img_path", "val_msk_path"}
+SET_FOR_TRAINER |= {"semi_img_path", "semi_msk_path", "seed", "save_folder", "resume"}
+SET_FOR_GENERATOR = {"model_path", "data_root", "Image_dir", "Mask-dir"}
+SET_FOR_TEST = {"pretrained_model", "predictions", "data_root", "test_img_path", "test_msk_path", "img_save_folder"}
+
+
+def main() -> None:
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, stop)
+    args = parse(sys.argv[1:])
+    args.pairs = pair_by_stem(args.train_img_path, args.train_msk_path)
+    groups = alike([image for image, _ in args.pairs], args.alike)
+    args.parts = split_in_folds(args.pairs, groups, args.folds)
+    sizes = [len(part) for part in args.parts]
+    print(f"slices      {len(args.pairs)} in {len(set(groups))} groups of neighbours; folds of {sizes}")
+    setting = settings(args, Setting)
+
+    work = [(seed, fold) for seed in args.seeds for fold in range(args.folds)]
+    if args.only:
+        work = [job for job in work if job[1] in args.only or setting.is_scored(*job)]
+    against = args.against or "default"
+    for other in {args.teacher, args.trained_by, against} - {None, args.name}:
+        setting.stop_if_other_folds(other)
+    if source := args.teacher or args.trained_by:
+        left = [job for job in work if not setting.is_scored(*job)]
+        stop_if_untrained([setting.folder(*job, source) / "run" for job in left], source)
+    setting.record()
+    report(setting, against, dict(zip(work, run_folds(setting, work), strict=True)))
+
+
+def stop(*_: object) -> NoReturn:
+    end_workers()
+    raise KeyboardInterrupt
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options before ``--``, and as ``flags`` what comes after it."""
+    place = arguments.index("--") if "--" in arguments else len(arguments)
+    parser = Parser(__doc__)
+    parser.add_argument("name", help="of the setting; its runs and result.json go to OUT/NAME")
+    parser.add_argument("--data_root", type=Path, default=Path("."), help="folder that holds the ones below")
+    parser.add_argument("--train_img_path", type=Path, help="default: DATA_ROOT/Train-Image")
+    parser.add_argument("--train_msk_path", type=Path, help="default: DATA_ROOT/Train-Mask")
+    parser.add_argument("--semi_img_path", type=Path, help="unlabeled slices; default: DATA_ROOT/Unlabeled")
+    parser.add_argument("--teacher", metavar="NAME", help="train semi-supervised from the models of this setting")
+    parser.add_argument("--new_network", action="store_true", help="with --teacher: its pseudo masks, a new network")
+    parser.add_argument("--label_flags", default="", help="for the generator that labels by them: --label_flags='...'")
+    parser.add_argument("--trained_by", metavar="NAME", help="train nothing, score the runs of this setting")
+    parser.add_argument("--test_flags", default="", help="for test.py, such as --test_flags='--no-tta'")
+    parser.add_argument("--against", metavar="NAME", help="setting to compare with; default: default, if it is there")
+    parser.add_argument("--folds", type=number(int, 2), default=5, help="parts of the labeled slices")
+    parser.add_argument(
+        "--alike",
+        type=number(float, 0, 1),
+        default=0.8,
+        help="correlation from which two slices, 64 pixels a side, are kept in one fold, as neighbours in a scan",
+    )
+    parser.add_argument(
+        "--only",
+        type=number(int, 0),
+        nargs="+",
+        metavar="FOLD",
+        help="folds to train now, the first is 0; scored are all done",
+    )
+    parser.add_argument("--seeds", type=number(int, 0), nargs="+", default=[0], help="each trains all folds once more")
+    parser.add_argument("--jobs", type=number(int, 1), default=1, help="folds at a time; above 1, a CPU thread each")
+    parser.add_argument("--out", type=Path, default=Path("runs/crossval"), help="folder of all settings")
+    args = parser.parse_args(arguments[:place])
+    args.flags = arguments[place + 1 :]
+    check(parser, args)
+    for name in ("train_img_path", "train_msk_path", "semi_img_path"):
+        setattr(args, name, getattr(args, name) or args.data_root / DEFAULT_FOLDERS[name])
+    return args
+
+
+def check(parser: Parser, args: argparse.Namespace) -> None:
+    """Refuse options that make no sense together, and flags after ``--`` that are set for each fold."""
+    if args.trained_by and args.flags:
+        parser.error(f"--trained_by {args.trained_by}: trains nothing; leave {' '.join(args.flags)} out")
+    if args.trained_by and args.teacher:
+        parser.error(f"--trained_by {args.trained_by}: trains nothing; leave --teacher {args.teacher} out")
+    if (args.label_flags or args.new_network) and not args.teacher:
+        parser.error("--label_flags and --new_network: go with --teacher, which makes pseudo masks")
+    for place, given, set_here in (
+        ("after --", args.flags, SET_FOR_TRAINER),
+        ("of --label_flags", args.label_flags.split(), SET_FOR_GENERATOR),
+        ("of --test_flags", args.test_flags.split(), SET_FOR_TEST),
+    ):
+        if clash := [flag for flag in given if flag.partition("=")[0].removeprefix("--") in set_here]:
+            parser.error(f"{clash[0]}: is set for each fold; leave it out {place} (data and --seeds go before --)")
+    if (args.out / args.name).resolve().parent != args.out.resolve():
+        parser.error(f"{args.name}: is to name a folder in --out; give a plain name")
+    if args.name in (args.teacher, args.trained_by):
+        parser.error(f"{args.name}: can't take its own models; give the new setting a name of its own")
+    if wrong := [fold for fold in args.only or () if fold >= args.folds]:
+        parser.error(f"--only {wrong[0]}: there are --folds {args.folds}, the first is 0")
+    if args.against and not (args.out / args.against / "result.json").exists():
+        parser.error(f"--against {args.against}: {args.out / args.against} has no result.json; run that setting first")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,128 @@
+"""Train without a fold and score it, for every seed and fold."""
+
+import csv
+import multiprocessing
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from tqdm import tqdm
+
+import fake_labels_generator
+import semi_supervised_train
+import supervised_train
+from benchmarks.crossval.setting import TABLE, Setting, is_finished
+from data.errors import InputError
+from utils.cli.machine import add_device_options
+from utils.cli.parser import Parser
+from utils.cli.prediction import add_evaluation_options, add_prediction_options, parse_evaluation_options
+from utils.evaluation.cases import Case, score
+from utils.inference.predictor import Predictor
+from utils.output.folder import append_row
+
+
+def run_folds(setting: Setting, work: Sequence[tuple[int, int]]) -> list[dict[str, float]]:
+    """The Dice of each slice of each seed and fold, several folds at a time if the setting has ``jobs``."""
+    if setting.jobs == 1:
+        return [run_fold(setting, *job) for job in work]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(setting.jobs, spawn, initializer=begin_worker) as pool:
+        try:
+            return list(pool.map(run_fold, [setting] * len(work), *zip(*work, strict=True)))
+        except BrokenProcessPool as error:
+            raise InputError("a worker was killed, perhaps for lack of memory; use fewer --jobs, and resume") from error
+        except BaseException:
+            end_workers()  # what they trained so far resumes
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def begin_worker() -> None:
+    torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # a lock between processes would outlive a worker that is terminated
+
+
+def end_workers() -> None:
+    """One that went on alone would write to the folder of the next call."""
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+
+
+def run_fold(setting: Setting, seed: int, fold: int) -> dict[str, float]:
+    """Train without a fold, predict it, and return the Dice of each of its slices."""
+    folder = setting.folder(seed, fold)
+    if not setting.is_scored(seed, fold):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not setting.trained_by:
+            with logged(folder / "train.log", quiet=setting.jobs > 1):
+                train(setting, seed, fold)
+        with logged(folder / "test.log", quiet=setting.jobs > 1):
+            evaluate(setting, seed, fold)
+    with (folder / TABLE).open(newline="") as file:
+        dice = {row["image"]: float(row["dice"]) for row in csv.DictReader(file)}
+    print(f"fold        {fold}, seed {seed}: Dice {fmean(dice.values()):.3f} of {len(dice)} slices")
+    return dice
+
+
+@contextmanager
+def logged(path: Path, *, quiet: bool) -> Iterator[None]:
+    """Write what is printed to a file; ``quiet``: progress bars, too. InputErrors name the file."""
+    with path.open("w") as log, redirect_stdout(log), redirect_stderr(log if quiet else sys.stderr):
+        try:
+            yield
+        except InputError as error:
+            raise InputError(f"{path.parent}: {error}") from error
+
+
+def train(setting: Setting, seed: int, fold: int) -> None:
+    """Train on the other folds (and, with a teacher, on unlabeled slices), or resume that."""
+    folder = setting.folder(seed, fold)
+    folder_of_run, last = folder / "run", folder / "run" / "last.pth"
+    if is_finished(folder_of_run):
+        return
+    script = semi_supervised_train if setting.teacher else supervised_train
+    if last.exists():
+        flags = ["--resume", last]
+    else:
+        shutil.rmtree(folder_of_run, ignore_errors=True)  # of a run that was killed before its first last.pth
+        flags = ["--seed", seed, "--save_folder", folder_of_run, *setting.flags]
+        if setting.teacher:
+            teacher, masks = setting.folder(seed, fold, setting.teacher) / "run" / "best.pth", folder / "Pos-Mask"
+            paths = ["--model_path", teacher, "--Image_dir", setting.semi_img_path, "--Mask-dir", masks]
+            fake_labels_generator.label(*fake_labels_generator.parse(words(paths, setting.label_flags)))
+            flags += ["--semi_img_path", setting.semi_img_path, "--semi_msk_path", masks]
+            flags += [] if setting.new_network else ["--pretrained_model", teacher]
+    pairs = [pair for pair in setting.pairs if pair not in setting.parts[fold]]
+    script.train(*script.parse(words(flags)), pairs)
+
+
+def evaluate(setting: Setting, seed: int, fold: int) -> None:
+    """Predict the fold that was held out, and write the scores of its slices."""
+    folder = setting.folder(seed, fold)
+    parser = Parser(prog="test.py", description="")
+    add_evaluation_options(parser)
+    add_prediction_options(parser)
+    add_device_options(parser)
+    model = setting.folder(seed, fold, setting.trained_by) / "run" / "best.pth"
+    config, prediction = parse_evaluation_options(parser, words(["--pretrained_model", model], setting.test_flags))
+    predictor = Predictor(model, **vars(prediction))
+    cases = [Case(image, mask) for image, mask in setting.parts[fold]]
+    slices = predictor.read([case.image for case in cases], cache_gb=config.cache_gb)
+    unfinished = folder / f"{TABLE}.tmp"
+    unfinished.unlink(missing_ok=True)
+    for case, found in zip(cases, predictor.predict_slices(slices), strict=True):
+        append_row(unfinished, score(case, found.map, threshold=config.threshold, empty=config.empty))
+    os.replace(unfinished, folder / TABLE)
+
+
+def words(flags: Sequence[object], more: str = "") -> list[str]:
+    """A command line, with flags in one string at its end."""
+    return [*map(str, flags), *more.split()]

@@ -1,0 +1,81 @@
+"""A setting that is cross-validated: its folders, and what must not change under its name."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.errors import InputError
+from data.folders import Pair
+from utils.checkpoint import read_checkpoint
+
+TABLE = "scores.csv"  # of a fold; written when all else is done
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Named as the options; ``flags`` go to the trainer."""
+
+    name: str
+    out: Path
+    train_img_path: Path
+    train_msk_path: Path
+    semi_img_path: Path
+    pairs: list[Pair]  # all labeled slices
+    parts: list[list[Pair]]  # the folds
+    flags: list[str]
+    teacher: str | None = None
+    new_network: bool = False
+    label_flags: str = ""
+    trained_by: str | None = None
+    test_flags: str = ""
+    jobs: int = 1
+
+    def folder(self, seed: int, fold: int, name: str | None = None) -> Path:
+        """Where everything goes that this setting, or the one called ``name``, makes when it holds out a fold."""
+        return self.out / (name or self.name) / f"seed_{seed}_fold_{fold}"
+
+    def is_scored(self, seed: int, fold: int) -> bool:
+        return (self.folder(seed, fold) / TABLE).exists()
+
+    @property
+    def folds(self) -> list[list[str]]:
+        """The names of the images of each fold."""
+        return [sorted(image.name for image, _ in part) for part in self.parts]
+
+    def record(self) -> None:
+        """Write setting.json. A name stands for one setting: with other flags, folds of two would be mixed."""
+        names = ("flags", "folds", "teacher", "new_network", "label_flags", "trained_by", "test_flags")
+        now = {name: getattr(self, name) for name in names} | {
+            "images": str(self.train_img_path.resolve()),
+            "masks": str(self.train_msk_path.resolve()),
+            "unlabeled": str(self.semi_img_path.resolve()) if self.teacher else None,
+        }
+        path = self.out / self.name / "setting.json"
+        kept = [*path.parent.glob("seed_*/run/last.pth"), *path.parent.glob(f"seed_*/{TABLE}")]
+        if kept and path.exists() and (before := json.loads(path.read_text())) != now:
+            changed = [key for key in now if before.get(key) != now[key]]
+            listed = ", ".join(f"other {key}" if key == "folds" else f"{key} {before.get(key)!r}" for key in changed)
+            raise InputError(f"{path.parent}: was begun with {listed}; give this setting another name")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(now, indent=2) + "\n")
+
+    def stop_if_other_folds(self, name: str) -> None:
+        """The models of that setting may have been trained on slices held out here, and its scores do not compare."""
+        path = self.out / name / "setting.json"
+        if path.exists() and json.loads(path.read_text())["folds"] != self.folds:
+            folds = len(self.parts)
+            raise InputError(f"{path.parent}: has other folds than these {folds}; name a setting with the same ones")
+
+
+def stop_if_untrained(runs: list[Path], name: str) -> None:
+    """Raise InputError if one of the runs of a setting is not done; it may have a best.pth already."""
+    if missing := [run for run in runs if not is_finished(run)]:
+        raise InputError(f"{missing[0]}: training is not finished; run the setting {name} with these folds first")
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a training has done all of its epochs."""
+    if not (last := run / "last.pth").exists():
+        return False
+    checkpoint = read_checkpoint(last)
+    return checkpoint["epoch"] == checkpoint["run"]["options"]["epoch"]
