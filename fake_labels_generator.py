@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.errors import InputError
+from data.errors import FileError, InputError
 from data.folders import list_slices, pair_by_stem
 from data.io.images import read_all, read_pair
 from data.io.volumes import write_like
@@ -111,7 +111,7 @@ def label_scans(predictor: Predictor, scans: list[Scan], config: LabelingConfig)
         made_by=made_by,
         suffix=".nii.gz",
     )
-    left_out = []
+    left_out: list[FileError] = []
     for scan, volume, soft, _ in predict_scans(predictor, scans, left_out, window=config.window):
         mask = lesion_mask(soft, 0.5)
         write_like(mask.astype(np.uint8), volume.geometry, masks.path_of(scan.path))

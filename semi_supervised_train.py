@@ -47,7 +47,7 @@ def train(config: TrainingConfig, start: Start | None, pairs: Sequence[Pair] | N
     torch.manual_seed(config.seed)
     labeled, validation, preprocessing = read_labeled(config, start, pairs)
     pseudo, truth = read_pseudo_labeled(config, preprocessing)
-    method = SEMI_SUPERVISED[config.method](config, labeled, preprocessing, pseudo, truth)
+    method = SEMI_SUPERVISED[str(config.method)](config, labeled, preprocessing, pseudo, truth)
     mixed = method.mixed_epochs
     print(f"method      {config.method} for {mixed} epochs, labeled slices alone for {config.epoch - mixed}")
     model = initial_model(config, start)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data.errors import InputError
+from data.errors import FileError, InputError
 from data.io.volumes import write_like
 from utils.cli.machine import add_device_options
 from utils.cli.parser import Parser, exit_if_left_out, run
@@ -30,12 +30,13 @@ def main() -> None:
     add_device_options(parser)
     config, prediction = parse_evaluation_options(parser)
 
-    if config.pretrained_model and (scans := find_scans(config.test_img_path, config.test_msk_path)):
+    images = config.test_img_path
+    if config.pretrained_model and images and (scans := find_scans(images, config.test_msk_path)):
         if config.lung_mask_path or config.table or config.save_type != "solo":
             raise InputError("--lung_mask_path, --table, --save_type: are for slices; leave them out for scans")
         predict_and_score_scans(config, prediction, scans)
         return
-    cases = find_cases(config.test_img_path, config.test_msk_path, config.lung_mask_path)
+    cases = find_cases(images, config.test_msk_path, config.lung_mask_path)
     results, models = (
         score_predictions(config, cases) if config.predictions else predict_and_score(config, prediction, cases)
     )
@@ -50,7 +51,7 @@ def predict_and_score(
 ) -> tuple[ResultFolder, list[Model]]:
     """Predict every case, save its mask and, if asked for, its map and picture."""
     predictor = Predictor(*config.pretrained_model, **vars(prediction))
-    slices = predictor.read([case.image for case in cases], cache_gb=config.cache_gb)
+    slices = predictor.read([case.path for case in cases], cache_gb=config.cache_gb)
     results = ResultFolder(
         config.img_save_folder,
         table="scores.csv",
@@ -90,7 +91,7 @@ def predict_and_score_scans(config: EvaluationConfig, prediction: PredictionConf
         reads=config.reads,
         suffix=".nii.gz",
     )
-    left_out = []
+    left_out: list[FileError] = []
     for scan, volume, soft, truth in predict_scans(predictor, scans, left_out, window=config.window):
         mask = lesion_mask(soft, config.threshold)
         write_like(mask.astype(np.uint8), volume.geometry, results.path_of(scan.path))
@@ -116,7 +117,7 @@ def score_predictions(config: EvaluationConfig, cases: list[Case]) -> tuple[Resu
     results = ResultFolder(
         config.img_save_folder,
         table="scores.csv",
-        inputs=[case.truth for case in cases],
+        inputs=[case.truth for case in cases if case.truth],
         made_by={"predictions": [str(folder) for folder in config.predictions], "threshold": config.threshold},
         reads=config.reads,
     )
@@ -128,7 +129,7 @@ def score_predictions(config: EvaluationConfig, cases: list[Case]) -> tuple[Resu
             for model in models:
                 mask = lesion_mask(model.read(index, case.size()), config.threshold)
                 masks[f"{model.name}, Dice {dice_in_words(model.rows[index])}"] = mask
-            draw_case(results.path_of(case.truth, "compare"), case, masks)
+            draw_case(results.path_of(case.truth or case.path, "compare"), case, masks)
     return results, models
 
 

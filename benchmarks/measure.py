@@ -4,7 +4,7 @@ import ctypes
 import gc
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -31,9 +31,9 @@ class Timing:
         return ordered[len(ordered) // 4], ordered[-1 - len(ordered) // 4]
 
 
-def interleaved(works: dict[str, Work], *, rounds: int, device: torch.device, warm_up: int = 1) -> dict[str, Timing]:
+def interleaved(works: Mapping[str, Work], *, rounds: int, device: torch.device, warm_up: int = 1) -> dict[str, Timing]:
     """Time every piece of work once a round, in turn, so that whatever slows the machine down slows all of them."""
-    seconds = {name: [] for name in works}
+    seconds: dict[str, list[float]] = {name: [] for name in works}
     bar = tqdm(total=(rounds + warm_up) * len(works), leave=False, disable=None)
     for number in range(-warm_up, rounds):
         for name, work in works.items():

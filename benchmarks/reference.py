@@ -93,7 +93,7 @@ class LoopRanger(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr})
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]
         beta1, beta2, eps, k, alpha = 0.95, 0.999, 1e-5, 6, 0.5
         for group in self.param_groups:
             for p in group["params"]:
@@ -139,7 +139,7 @@ class DecodedAtEveryAccess(Dataset):
 
 def read_resized(path: Path, size: int) -> Tensor:
     """A gray image, float32 ``(1, size, size)`` in [0, 1]."""
-    image = Image.open(path).convert("L").resize((size, size), Image.LANCZOS)
+    image = Image.open(path).convert("L").resize((size, size), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(image, np.float32) / 255)[None]
 
 
@@ -156,4 +156,5 @@ def predict_folder(checkpoint: Path, images: Path, results: Path, device: str) -
 
 
 if __name__ == "__main__":
-    predict_folder(*map(Path, sys.argv[1:4]), sys.argv[4])
+    checkpoint, images, results = map(Path, sys.argv[1:4])
+    predict_folder(checkpoint, images, results, sys.argv[4])

@@ -54,8 +54,8 @@ def compare(args: argparse.Namespace, folder: Path, before: Path) -> int:
     old, new = ({path.relative_to(folder / name) for path in results(folder / name)} for name in versions)
     differing = [f"{path}: only in one of both" for path in sorted(old ^ new)]
     for path in sorted(old & new):
-        contents = [content(folder / version / path) for version in versions]
-        differing += [f"{path}: {where}" for where in differences(*contents)]
+        before_it, now = (content(folder / version / path) for version in versions)
+        differing += [f"{path}: {where}" for where in differences(before_it, now)]
     print(*differing, f"{len(old)} files, {len(differing)} differences", sep="\n")
     return 1 if differing else 0
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ class _DecodedSlices(Dataset):
         self.files, self.preprocessing, self.cache_gb = list(files), preprocessing, cache_gb
         self.kept = len(self.files) * self.planes * preprocessing.image_size**2 <= cache_gb * 1e9
 
-        def look(file: Path | Pair) -> tuple:
+        def look(file: Any) -> tuple:
             decoded, size = self._decode(file)
             counts = torch.stack([plane.flatten().bincount(minlength=256) for plane in decoded])
             return decoded if self.kept else None, counts.int(), thumbnail(decoded[0].numpy()), size
@@ -48,7 +49,7 @@ class _DecodedSlices(Dataset):
             Placement(*placement) for placement in zip(turns, *zip(*self._sizes, strict=True), strict=True)
         ]
 
-    def _decode(self, file: Path | Pair) -> tuple[Tensor, tuple[int, int]]:
+    def _decode(self, file: Any) -> tuple[Tensor, tuple[int, int]]:
         raise NotImplementedError
 
     def _decoded(self, index: int) -> Tensor:
@@ -84,7 +85,7 @@ class LesionSlices(_DecodedSlices):
 
     def _decode(self, file: Pair) -> tuple[Tensor, tuple[int, int]]:
         image, mask = read_pair(file, pseudo=self.pseudo)
-        planes = [self.preprocessing.resample(image), self.preprocessing.resize(mask, Image.NEAREST)]
+        planes = [self.preprocessing.resample(image), self.preprocessing.resize(mask, Image.Resampling.NEAREST)]
         return torch.stack(planes), (image.height, image.width)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:

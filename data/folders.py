@@ -89,7 +89,7 @@ def split_pairs(
     ``fraction`` of the cases, at least one unless it is 0, is for validation. ``cases`` tells the scan that each
     pair is a slice of, which stay together; by default, each pair is a case of its own.
     """
-    cases = list(range(len(pairs))) if cases is None else cases
+    cases = [str(index) for index in range(len(pairs))] if cases is None else cases
     names = list(dict.fromkeys(cases))
     count = max(1, round(fraction * len(names))) if fraction else 0
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()

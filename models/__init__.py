@@ -1,6 +1,7 @@
 """The networks, by name."""
 
 import inspect
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -16,8 +17,13 @@ def build_model(name: str, **arguments: object) -> nn.Module:
     Its attribute ``config`` holds what this function was given, so that a checkpoint can rebuild it.
     """
     model = MODELS[name](**arguments).to(memory_format=torch.channels_last)
-    model.config = {"name": name, **arguments}
+    model.config = {"name": name, **arguments}  # type: ignore[assignment]
     return model
+
+
+def config_of(model: nn.Module) -> dict[str, Any]:
+    """What ``build_model`` was given to make this network."""
+    return cast(dict[str, Any], model.config)
 
 
 def options_of(name: str) -> set[str]:

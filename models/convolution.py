@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torch.nn.grad
 from torch import Tensor, nn
 
 STRIP_BYTES = 2 << 20  # of features and gradients: what a core keeps in its own cache, or near it

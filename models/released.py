@@ -1,11 +1,12 @@
 """The key names of the released checkpoint, and how they become ours."""
 
 import re
+from collections.abc import Callable
 
 from torch import Tensor
 
 # The released checkpoint numbers its modules along the data path and says `classfier`; in the order of application.
-RELEASED_NAMES = [
+RELEASED_NAMES: list[tuple[str, str | Callable[[re.Match], str]]] = [
     (r"^decoder5\.", "bottleneck."),
     (r"^decoder6\.", "decoder4."),
     (r"^decoder7\.", "decoder3."),

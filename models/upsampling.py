@@ -37,7 +37,7 @@ class CARAFE(nn.Module):
         # waits until after, as the taps beyond the border are zeros.
         features = F.conv2d(x, self.out.weight)
         logits = self.encoder(self.compressor(x))
-        return reassemble(features, logits, scale=self.scale).add_(self.out.bias.view(-1, 1, 1))
+        return reassemble(features, logits, scale=self.scale).add_(self.out.bias.view(-1, 1, 1))  # type: ignore[union-attr]
 
 
 class BilinearUpsampling(nn.Module):

@@ -18,7 +18,9 @@ def alike(images: Sequence[Path], correlation: float) -> list[int]:
     from scipy.sparse.csgraph import connected_components  # here, as it takes a quarter of a second
 
     def thumbnail(path: Path) -> np.ndarray:
-        return np.asarray(read_image(path).resize((THUMBNAIL, THUMBNAIL), Image.LANCZOS), dtype=float).ravel()
+        return np.asarray(
+            read_image(path).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS), dtype=float
+        ).ravel()
 
     linked = np.corrcoef(read_all(thumbnail, images)) > correlation
     return connected_components(linked, directed=False)[1].tolist()
@@ -29,7 +31,7 @@ def split_in_folds(pairs: Sequence[Pair], groups: Sequence[int], count: int) -> 
     if len(set(groups)) < count:
         found = f"the slices are {len(set(groups))} groups of neighbours"
         raise InputError(f"--folds {count}: {found}; ask for fewer, or raise --alike")
-    folds = [[] for _ in range(count)]
+    folds: list[list[Pair]] = [[] for _ in range(count)]
     names = list(dict.fromkeys(groups))
     for name in np.random.default_rng(0).permutation(names):
         smallest = min(folds, key=len)

@@ -2,6 +2,7 @@
 
 import json
 from statistics import fmean, stdev
+from typing import Any
 
 from benchmarks.crossval.setting import Setting
 from utils.evaluation.statistics import confidence_interval
@@ -17,7 +18,12 @@ def report(setting: Setting, against: str, scores: dict[tuple[int, int], dict[st
         dice.setdefault(f"{seed}", {}).update(found)
     ours = per_slice(dice, list(dice))
     seeds = {seed: fmean(of_seed[image] for image in ours) for seed, of_seed in dice.items()}
-    result = {"name": setting.name, "flags": setting.flags, "dice": fmean(ours.values()), "seeds": seeds}
+    result: dict[str, Any] = {
+        "name": setting.name,
+        "flags": setting.flags,
+        "dice": fmean(ours.values()),
+        "seeds": seeds,
+    }
     result["folds"] = {
         i: fmean(ours[image] for image in fold) for i, fold in enumerate(setting.folds) if fold[0] in ours
     }
@@ -49,7 +55,7 @@ def per_slice(dice: dict[str, dict[str, float]], seeds: list[str]) -> dict[str, 
 def paired(ours: dict[str, float], theirs: dict[str, float], name: str) -> dict:
     """Mean difference of the Dice of the slices in both, with a bootstrap interval (95 %) over them; empty if none."""
     differences = [ours[image] - theirs[image] for image in ours if image in theirs]
-    if not differences:
+    if not (interval := confidence_interval(differences)):
         return {}
-    low, high = confidence_interval(differences)
+    low, high = interval
     return {"against": name, "difference": fmean(differences), "low": low, "high": high}

@@ -115,7 +115,7 @@ def evaluate(setting: Setting, seed: int, fold: int) -> None:
     config, prediction = parse_evaluation_options(parser, words(["--pretrained_model", model], setting.test_flags))
     predictor = Predictor(model, **vars(prediction))
     cases = [Case(image, mask) for image, mask in setting.parts[fold]]
-    slices = predictor.read([case.image for case in cases], cache_gb=config.cache_gb)
+    slices = predictor.read([case.path for case in cases], cache_gb=config.cache_gb)
     unfinished = folder / f"{TABLE}.tmp"
     unfinished.unlink(missing_ok=True)
     for case, found in zip(cases, predictor.predict_slices(slices), strict=True):

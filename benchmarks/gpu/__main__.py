@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -41,8 +42,8 @@ def main() -> None:
     if args.rehearse:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # at toy sizes, two threads wait for each other
         draw_phantom(args, end)
-    paths = (path.resolve() for path in (args.data_root, args.save_folder, args.scratch))
-    job = Job(*paths, TOY if args.rehearse else FULL)
+    data, results, scratch = (path.resolve() for path in (args.data_root, args.save_folder, args.scratch))
+    job = Job(data, results, scratch, TOY if args.rehearse else FULL)
 
     failed = []
     for name in (name for name in STEPS if name in args.steps):
@@ -53,7 +54,7 @@ def main() -> None:
             (job.results / step.file).unlink(missing_ok=True)
         began = time.monotonic()
         job.deadline = min(end, began + step.share * 60 * args.minutes)
-        row = {"command": f"python -m benchmarks.gpu {' '.join(sys.argv[1:])}"}
+        row: dict[str, Any] = {"command": f"python -m benchmarks.gpu {' '.join(sys.argv[1:])}"}
         try:
             row |= {"state": "done", "found": step.run(job)}
         except StepError as error:

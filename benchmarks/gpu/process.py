@@ -41,11 +41,16 @@ def run_until(deadline: float, command: list, log: Path) -> str:
         errors="replace",
         start_new_session=True,  # so that its children get the signals, too
     ) as process:
-        timer = threading.Timer(deadline - started, lambda: (stopped.set(), end(process)))
+
+        def stop() -> None:
+            stopped.set()
+            end(process)
+
+        timer = threading.Timer(deadline - started, stop)
         timer.daemon = True
         timer.start()
         try:
-            for line in process.stdout:
+            for line in process.stdout or ():
                 print(line, end="", flush=True)
                 lines.append(line)
             code = process.wait()

@@ -117,9 +117,10 @@ def _train(job: Job, name: str, command: list) -> dict:
         if (run / "log.csv").exists():
             shutil.copy(run / "log.csv", job.results / f"{name}.csv")
     epochs = _rows(run / "log.csv")
+    network = re.search(r"cares_unet of .*", printed)
     memory = re.search(r"memory\s+([\d.]+) GB", printed)
     return {
-        "network": re.search(r"cares_unet of .*", printed)[0],
+        "network": network[0] if network else None,
         "epochs": len(epochs),
         "seconds an epoch, median": round(median(float(epoch["seconds"]) for epoch in epochs), 3),
         "last training loss": round(float(epochs[-1]["train_loss"]), 4),

@@ -3,6 +3,7 @@
 import argparse
 
 import torch
+from torch import nn
 
 from benchmarks.measure import Work, interleaved, peak_memory
 from benchmarks.reference import UnfoldedCARAFE
@@ -26,7 +27,7 @@ def _measure_against_definition(report: Report, args: argparse.Namespace) -> Non
     for backward in (True, False):
         stages = [[share] for share in CARAFE_STAGES] if backward else []
         for shares in [*stages, CARAFE_STAGES]:
-            builds = [(reference, shares, backward, args) for reference in (True, False)]
+            builds = [(reference, list(shares), backward, args) for reference in (True, False)]
             memory = (
                 tuple(peak_memory(build_carafe, *build, device=device) for build in builds)
                 if backward
@@ -44,14 +45,16 @@ def build_carafe(reference: bool, shares: list[int], backward: bool, args: argpa
     """Slices through the upsamplings whose input has ``shares`` times the network's width; a GPU needs many of them."""
     slices = many_on_a_gpu(1, args)
     carafe = UnfoldedCARAFE if reference else CARAFE
-    modules, inputs, grads = [], [], []
+    modules: list[nn.Module] = []
+    inputs, grads = [], []
     for share in shares:
         channels, side = share * args.base_channels, args.image_size // share
-        module = carafe(channels, channels // 2).to(args.device)
+        module: nn.Module = carafe(channels, channels // 2).to(args.device)
         x = torch.randn(slices, channels, side, side, device=args.device)
         grad = torch.randn(slices, channels // 2, 2 * side, 2 * side, device=args.device)
         if not reference:
-            module, x, grad = (part.to(memory_format=torch.channels_last) for part in (module, x, grad))
+            module = module.to(memory_format=torch.channels_last)
+            x, grad = (part.to(memory_format=torch.channels_last) for part in (x, grad))
         modules.append(module)
         inputs.append(x.requires_grad_(backward))
         grads.append(grad)
@@ -88,9 +91,9 @@ def _measure_against_memory(report: Report, args: argparse.Namespace) -> None:
         )
         x.requires_grad_()
         logits.requires_grad_()
-        works = {
+        works: dict[str, Work] = {
             "forward": torch.no_grad()(lambda x=x, logits=logits: reassemble(x, logits, scale=2)),
-            "both": lambda x=x, logits=logits, grad=grad: torch.autograd.grad(
+            "both": lambda x=x, logits=logits, grad=grad: torch.autograd.grad(  # type: ignore[misc]
                 reassemble(x, logits, scale=2), (x, logits), grad
             ),
             "copy": lambda: copied.copy_(many),

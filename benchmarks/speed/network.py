@@ -86,7 +86,7 @@ def measure_training(report: Report, args: argparse.Namespace) -> None:
     theirs = peak_memory(build_reference_step, "reference", args, device=args.device)
     # The backward pass takes twice the forward pass's work: gradients of inputs and of weights.
     flop = 3 * args.batchsize * convolution_flop(build_model("cares_unet", base_channels=args.base_channels), args)
-    variants = [{}, {"accumulate": 2}]
+    variants: list[dict] = [{}, {"accumulate": 2}]
     # Those that compile last, as that takes a minute or more, in which the measurement may be stopped.
     for part in [variants, *([[{"compile": True}]] if args.device.type == "cuda" else [])]:
         works = {"reference": build_reference_step("reference", args), "ceiling": build_ceiling(args)}
@@ -120,7 +120,7 @@ def build_step(args: argparse.Namespace, options: dict) -> Work:
 
 def build_reference_step(who: str, args: argparse.Namespace) -> Work:
     model = build_network(who, args).train()
-    optimizer = LoopRanger(model.parameters(), lr=TRAINING.lr)
+    optimizer = LoopRanger(model.parameters(), lr=TRAINING.learning_rate)
     images, masks = random_batch(args)
 
     def work() -> None:

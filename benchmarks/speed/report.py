@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 
 import torch
 
@@ -21,7 +22,8 @@ class Report:
         }
         precision = choose_precision(args.amp, args.device)
         self.head = {"machine": describe_machine(args.device), "torch": torch.__version__, "amp": precision, **settings}
-        self.folder, self.rows = args.save_folder, []
+        self.folder: Path = args.save_folder
+        self.rows: list[dict] = []
 
     def add(
         self, name: str, reference: Timing | None, ours: Timing, *, memory: tuple = (None, None), note: str = ""

@@ -17,6 +17,7 @@ from data.augmentation import Augmentation
 from data.datasets import LesionSlices
 from data.folders import pair_by_stem
 from data.preprocess.preprocessing import Preprocessing
+from models import config_of
 from utils.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parent.parent.parent
@@ -58,12 +59,12 @@ def measure_loading(report: Report, args: argparse.Namespace) -> None:
 def measure_test(report: Report, args: argparse.Namespace) -> None:
     """test.py from the command line to the last mask."""
     folder = Path(phantom_slices().name)
-    model = build_network("ours", args)
+    network = build_network("ours", args)
     preprocessing = {"image_size": args.image_size}
     rest = {"epoch": 0, "best_score": -1.0, "run": {}}
-    content = {"model": model.config, "preprocessing": preprocessing, "weights": model.state_dict(), **rest}
+    content = {"model": config_of(network), "preprocessing": preprocessing, "weights": network.state_dict(), **rest}
     save_checkpoint(folder / "model.pth", content)
-    del model, content
+    del network, content
     model, images, published, ours = (folder / name for name in ("model.pth", "Test-Image", "published", "ours"))
     published.mkdir()
     options = ["--test_img_path", images, "--img_save_folder", ours, "--device", args.device, "--amp", args.amp]

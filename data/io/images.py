@@ -13,7 +13,8 @@ from data.errors import FileError, one_error
 from data.folders import Pair
 from data.labels import IGNORE, IGNORED_GRAY
 
-File, Result = TypeVar("File"), TypeVar("Result")
+File = TypeVar("File")
+Result = TypeVar("Result")
 
 
 def read_image(path: Path) -> Image.Image:
@@ -120,10 +121,10 @@ def read_all(read: Callable[[File], Result], files: Sequence[File]) -> list[Resu
 
     with ThreadPoolExecutor() as pool:
         bar = tqdm(pool.map(attempt, files), total=len(files), desc="reading", unit="slice", leave=False, disable=None)
-        results = list(bar)
-    if errors := [result for result in results if isinstance(result, FileError)]:
+        attempts = list(bar)
+    if errors := [result for result in attempts if isinstance(result, FileError)]:
         raise one_error(errors, files=len(files))
-    return results
+    return [result for result in attempts if not isinstance(result, FileError)]
 
 
 def _colours(image: Image.Image) -> np.ndarray:

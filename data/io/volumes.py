@@ -64,10 +64,9 @@ class Geometry:
             return False
         tolerance = min(self.spacing) / 100
         # An error in spacing or direction adds up over the extent of the volume: compare its far corner as well.
-        corners = [geometry._corner() for geometry in (self, other)]
         return bool(
             np.allclose(self.origin, other.origin, rtol=0, atol=tolerance)
-            and np.allclose(*corners, rtol=0, atol=tolerance)
+            and np.allclose(self._corner(), other._corner(), rtol=0, atol=tolerance)
             and np.allclose(self.direction, other.direction, rtol=0, atol=1e-3)
         )
 

@@ -19,7 +19,7 @@ def lesion_centre(chest: Chest, rng: np.random.Generator) -> tuple[float, float]
 
 
 def lesion_density(
-    chest: Chest, centre: tuple, radii: tuple, ragged: float, soft: float, rng: np.random.Generator
+    chest: Chest, centre: tuple[float, float], radii: np.ndarray, ragged: float, soft: float, rng: np.random.Generator
 ) -> np.ndarray:
     """(S, S) in 0..1: an oval flat along the pleura, its border broken up by noise, clipped to the lungs."""
     turn = np.arctan2(centre[1], centre[0])

@@ -26,7 +26,7 @@ def draw_volume(rng: np.random.Generator, size: int, slices: int) -> tuple[np.nd
     patient, scanner = sample_patient(rng, 1.0), sample_scanner(rng, 1.0)
     texture = rng.integers(2**32)
     lesions = [
-        {"seed": rng.integers(2**32), "level": rng.uniform(0.15, 0.9), "reach": rng.uniform(0.06, 0.25)}
+        {"seed": int(rng.integers(2**32)), "level": rng.uniform(0.15, 0.9), "reach": rng.uniform(0.06, 0.25)}
         for _ in range(rng.integers(2, 7))
     ]
     volume = np.empty((slices, size, size), np.int16)
@@ -38,7 +38,7 @@ def draw_volume(rng: np.random.Generator, size: int, slices: int) -> tuple[np.nd
             off = (level - lesion["level"]) / lesion["reach"]
             if abs(off) < 1:  # an ellipsoid: the section shrinks towards its ends
                 scale = 1.2 * np.sqrt(1 - off**2)
-                density = np.maximum(density, add_lesion(chest, hu, scale, np.random.default_rng(lesion["seed"])))
+                density = np.maximum(density, add_lesion(chest, hu, scale, np.random.default_rng(int(lesion["seed"]))))
         hu, masks[index] = expose(chest, hu, density, scanner, size, rng)
         volume[index] = np.round(hu)
     return volume, masks

@@ -29,7 +29,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = Parser(__doc__.splitlines()[0], prog="python -m data.prepare")
-    sources = parser.add_subparsers(title="sources", required=True, parser_class=_subparser)
+    sources = parser.add_subparsers(title="sources", required=True, parser_class=_subparser)  # type: ignore[call-overload]
 
     sub = sources.add_parser("covid-semiseg", help="the public release of Inf-Net, slices")
     sub.add_argument("--source", type=Path, required=True, help="holds TrainingSet and TestingSet")

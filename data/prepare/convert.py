@@ -33,27 +33,29 @@ def write_semi_seg(source: Path, out: Path) -> None:
     rows = []
     for split, (images, masks) in SEMI_SEG.items():
         folder = source / images
+        pairs: Sequence[tuple[Path, Path | None]]
         if masks and (source / masks).is_dir():
             pairs = pair_by_stem(folder, source / masks)
-        elif split == "train":
+        elif masks and split == "train":
             raise InputError(f"{source / masks}: no such folder; give the folder that holds TrainingSet")
         else:
             pairs = [(path, None) for path in list_slices(folder)]
         targets = [out / name for name in FOLDERS[split]]
 
         def convert(pair: tuple[Path, Path | None], split: str = split, targets: list[Path] = targets) -> dict:
-            image, mask = read_pair(pair) if pair[1] else (read_image(pair[0]), None)
-            name = f"{pair[0].stem}.png"
+            path, mask_path = pair
+            image, mask = read_pair((path, mask_path)) if mask_path else (read_image(path), None)
+            name = f"{path.stem}.png"
             save(image, targets[0] / name)
             if mask:
                 save(mask.point(lambda value: 255 * value), targets[1] / name)
             return {
                 "file": f"{targets[0].name}/{name}",
-                "source": str(pair[0].relative_to(source)),
-                "case": pair[0].stem,
+                "source": str(path.relative_to(source)),
+                "case": path.stem,
                 "slice": 0,
                 "split": split,
-                "lesion_pixels": int(np.count_nonzero(mask)) if mask else "",
+                "lesion_pixels": int(np.count_nonzero(np.asarray(mask))) if mask else "",
             }
 
         rows += read_all(convert, pairs)

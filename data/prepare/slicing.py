@@ -36,32 +36,34 @@ def write_case(
 
     volume = read_scan(scan)
     lesions = read_labels(mask, volume, scan) if mask else None
+    everywhere = np.ones(volume.slices.shape, bool)
     # Without a mask, --keep lesion keeps what --keep lung does.
     by_lungs = recipe.keep == "lung" or (recipe.keep == "lesion" and lesions is None)
-    body = find_body(volume.slices) if by_lungs or recipe.crop != "none" else None
-    lungs = find_lungs(volume.slices, body) if by_lungs or recipe.crop == "lungs" else None
+    body = find_body(volume.slices) if by_lungs or recipe.crop != "none" else everywhere
+    lungs = find_lungs(volume.slices, body) if by_lungs or recipe.crop == "lungs" else everywhere
 
     if by_lungs:
         kept = np.flatnonzero(lungs.mean(axis=(1, 2)) >= LEAST_LUNG_SHARE)
         if len(kept) == 0:
             raise FileError(scan, "no lungs found in it", "check its gray levels, or use --keep all")
     else:
-        kept = np.arange(len(volume.slices)) if recipe.keep == "all" else np.flatnonzero(lesions.any(axis=(1, 2)))
+        wanted = everywhere if recipe.keep == "all" or lesions is None else lesions
+        kept = np.flatnonzero(wanted.any(axis=(1, 2)))
     rows_kept, columns_kept = slice(None), slice(None)
     if recipe.crop != "none":
         rows_kept, columns_kept = box(body if recipe.crop == "body" else lungs)
 
     folders = [out / folder for folder in FOLDERS[split]]
-    rows = []
+    rows: list[dict] = []
     try:
         for index in map(int, kept[:: recipe.every]):
             gray = recipe.window.to_gray(volume.slices[index, rows_kept, columns_kept])
-            pictures = [_resized(Image.fromarray(gray), recipe.size, Image.LANCZOS)]
-            pixels = ""
+            pictures = [_resized(Image.fromarray(gray), recipe.size, Image.Resampling.LANCZOS)]
+            pixels: int | str = ""
             if lesions is not None:
                 label = Image.fromarray(lesions[index, rows_kept, columns_kept] * np.uint8(255))
-                pictures.append(_resized(label, recipe.size, Image.NEAREST))
-                pixels = int(np.count_nonzero(pictures[1]))
+                pictures.append(_resized(label, recipe.size, Image.Resampling.NEAREST))
+                pixels = int(np.count_nonzero(np.asarray(pictures[1])))
             file = f"{name}_{index:04}.png"
             rows.append(
                 {

@@ -6,8 +6,10 @@ quarters, until it is most like the typical training slice; mirrored ones, left 
 """
 
 from collections.abc import Iterable
+from functools import reduce
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
 SIDE = 16  # pixels: enough for lungs, heart and spine
@@ -16,29 +18,29 @@ UPSIDE_DOWN = -0.25  # correlation of front-to-back differences below which a sl
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
     """All that orientation is told by: a uint8 slice ``(H, W)`` at 16 x 16 pixels, float64, of mean 0 and norm 1."""
-    return _normalised(np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.LANCZOS), dtype=float))
+    return _normalised(np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.LANCZOS), dtype=float))
 
 
 def typical_slice(thumbnails: Iterable[np.ndarray]) -> list[list[float]]:
     """The mean of slices, by their thumbnails, and of their mirror images: 16 x 16, of mean 0 and norm 1."""
-    mean = sum(thumbnails)
+    mean = reduce(np.add, thumbnails)
     return _normalised(mean + np.flip(mean, mirror_axis(mean))).tolist()
 
 
-def mirror_axis(typical: list[list[float]]) -> int:
+def mirror_axis(typical: ArrayLike) -> int:
     """The axis from one lung to the other: -2 if they lie one above the other, -1 if side by side."""
-    typical = np.array(typical)
+    mean = np.array(typical)
     along, middle = slice(SIDE // 4, -SIDE // 4), slice(SIDE // 2 - 2, SIDE // 2 + 2)
     # Heart and spine lie along the line between the lungs, and are bright; the line through both lungs is dark.
-    return -1 if typical[along, middle].mean() > typical[middle, along].mean() else -2
+    return -1 if mean[along, middle].mean() > mean[middle, along].mean() else -2
 
 
-def turns_towards(typical: list[list[float]], small: np.ndarray) -> int:
+def turns_towards(typical: ArrayLike, small: np.ndarray) -> int:
     """Quarter turns, as ``rot90`` counts them, after which a slice, here its thumbnail, lies as the typical one."""
-    typical = np.array(typical)
-    alike = [np.vdot(typical, np.rot90(small, turns)) for turns in range(4)]
+    mean = np.array(typical)
+    alike = [np.vdot(mean, np.rot90(small, turns)) for turns in range(4)]
     turns = int(max(alike[1], alike[3]) > max(alike[0], alike[2]))  # so that both have the lungs side by side, or not
-    same_way = np.vdot(_ends(typical), _ends(np.rot90(small, turns)))
+    same_way = np.vdot(_ends(mean), _ends(np.rot90(small, turns)))
     return turns + 2 if same_way < (0 if turns else UPSIDE_DOWN) else turns
 
 

@@ -59,7 +59,7 @@ class Preprocessing:
         """The gray levels and the size of a slice set right, but not yet its orientation: uint8 ``(size, size)``."""
         if self.align_grays:
             image = Image.fromarray(align_grays(np.asarray(image)))
-        return self.resize(image, Image.LANCZOS)
+        return self.resize(image, Image.Resampling.LANCZOS)
 
     def resize(self, image: Image.Image, resample: Image.Resampling) -> Tensor:
         """An 8-bit image or mask at the side of this preprocessing, uint8 ``(size, size)``."""

@@ -57,10 +57,10 @@ def backward_in_strips(grad: Tensor, x: Tensor, logits: Tensor, log_sum: Tensor,
 
 def empty_results(x: Tensor, logits: Tensor, scale: int) -> tuple[Tensor, Tensor]:
     n, channels, height, width = x.shape
-    last = {"device": x.device, "memory_format": torch.channels_last}
-    out = torch.empty(n, channels, scale * height, scale * width, dtype=x.dtype, **last)
+    last = torch.channels_last
+    out = torch.empty(n, channels, scale * height, scale * width, dtype=x.dtype, device=x.device, memory_format=last)
     rows = height if x.device.type == "cuda" else 0  # the log-sum-exp is for Triton alone
-    return out, torch.empty(n, scale**2, rows, width, dtype=_accurate(x), **last)
+    return out, torch.empty(n, scale**2, rows, width, dtype=_accurate(x), device=x.device, memory_format=last)
 
 
 def _pad(x: Tensor, logits: Tensor, scale: int) -> tuple[Tensor, int]:

@@ -34,8 +34,7 @@ def _by_triton(name: str, otherwise: Callable, *args: Any) -> tuple[Tensor, Tens
             if name in _triton_works or isinstance(error, torch.OutOfMemoryError):
                 raise
             _triton_works[name] = False
-            reason = str(error).strip().splitlines()
-            reason = f"{type(error).__name__}: {reason[0] if reason else ''}"
+            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             warnings.warn(f"CARAFE runs without its Triton kernels, slowly ({reason})", stacklevel=2)
     return otherwise(*args)
 
@@ -61,7 +60,8 @@ def _save(ctx: Any, inputs: tuple, output: tuple) -> None:
 
 
 def _empty_gradients(grad: Tensor, x: Tensor, logits: Tensor, log_sum: Tensor, scale: int) -> tuple[Tensor, Tensor]:
-    return tuple(torch.empty_like(tensor, memory_format=torch.channels_last) for tensor in (x, logits))
+    last = torch.channels_last
+    return torch.empty_like(x, memory_format=last), torch.empty_like(logits, memory_format=last)
 
 
 # Known to PyTorch by name, so that torch.compile takes them as they are. (torch.library.custom_op would do the same

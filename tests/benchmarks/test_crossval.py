@@ -38,7 +38,9 @@ def test_neighbours_are_found_through_chains(tmp_path):
     paths = []
     for index, (pixels, size) in enumerate(zip(slices, (96, 96, 96, 96, 200), strict=True)):
         paths.append(tmp_path / f"{index}.png")
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).resize((size, size), Image.BICUBIC).save(paths[-1])
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC).save(
+            paths[-1]
+        )
     groups = alike(paths, 0.9)
     assert groups[0] == groups[1] == groups[2] == groups[4] != groups[3]
 

@@ -185,7 +185,7 @@ def test_items(folders, cache_gb):
     assert image.shape == (1, 12, 12) and image.dtype == torch.float32
     assert mask.shape == (12, 12) and mask.dtype == torch.int64
     assert image.mean().item() == pytest.approx(200 / 255, abs=0.01)
-    expected = Image.fromarray(TRUTH).resize((12, 12), Image.NEAREST)
+    expected = Image.fromarray(TRUTH).resize((12, 12), Image.Resampling.NEAREST)
     assert np.array_equal(mask, expected)
     assert slices.lesion_share() == pytest.approx(np.mean(expected))
 
@@ -248,6 +248,6 @@ def test_masks_are_resized_without_new_values(tmp_path):
     _, mask = LesionSlices(
         [(tmp_path / "image.png", tmp_path / "mask.png")], Preprocessing(image_size=32), pseudo=True
     )[0]
-    expected = read_mask(tmp_path / "mask.png", pseudo=True).resize((32, 32), Image.NEAREST)
+    expected = read_mask(tmp_path / "mask.png", pseudo=True).resize((32, 32), Image.Resampling.NEAREST)
     assert set(mask.unique().tolist()) == {0, 1, 255}
     assert np.array_equal(mask, expected)

@@ -146,7 +146,7 @@ def test_slices_are_drawn_by_their_pseudo_labeled_lesions(chain, tmp_path, call,
     out = ["--epoch", 1, "--save_folder", tmp_path / "run"]
     assert call("semi_supervised_train", "--data_root", data, *SMALL, *flags, *out)[0] == 0
     areas = [
-        (np.asarray(Image.open(file).resize((48, 48), Image.NEAREST)) > 0).sum()
+        (np.asarray(Image.open(file).resize((48, 48), Image.Resampling.NEAREST)) > 0).sum()
         for file in list_slices(data / "Pos-Mask")
     ]
     assert sum(areas) > 0

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
@@ -18,7 +18,7 @@ Config = TypeVar("Config")
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    def _get_help_string(self, action: argparse.Action) -> str:
+    def _get_help_string(self, action: argparse.Action) -> str | None:
         # Where the default depends on other flags, the help text itself tells it.
         return action.help if action.default is None else super()._get_help_string(action)
 
@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, formatter_class=_Help, allow_abbrev=False, **kwargs)
         self._negative_number_matcher = re.compile(r"-\d")  # so that -650,1500 is a value and no flag
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
@@ -65,7 +65,7 @@ def window(text: str) -> Window:
 
 def settings(args: argparse.Namespace, kind: type[Config]) -> Config:
     """The dataclass of this kind whose fields are the options of the same names; options that are None stay default."""
-    given = {field.name: getattr(args, field.name, None) for field in fields(kind)}
+    given = {field.name: getattr(args, field.name, None) for field in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: value for name, value in given.items() if value is not None})
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -26,15 +27,23 @@ class Case:
 
     @property
     def name(self) -> str:
-        return (self.image or self.truth).name
+        return self.path.name
+
+    @property
+    def path(self) -> Path:
+        """The image or, if there is none, the truth."""
+        path = self.image or self.truth
+        assert path is not None, "a case has an image or a truth"
+        return path
 
     def read_truth(self) -> np.ndarray:
         """The lesions, bool ``(H, W)``."""
+        assert self.truth is not None, "the case has no truth"
         return np.asarray(read_mask(self.truth)) > 0
 
     def size(self) -> tuple[int, int]:
         """Width and height."""
-        with Image.open(self.truth or self.image) as image:
+        with Image.open(self.truth or self.path) as image:
             return image.size
 
     def check(self) -> None:
@@ -70,7 +79,7 @@ class Model:
             soft = (soft // 257).astype(np.uint8)
         if soft.shape == size[::-1]:
             return soft
-        return np.asarray(Image.fromarray(soft).resize(size, Image.BICUBIC))
+        return np.asarray(Image.fromarray(soft).resize(size, Image.Resampling.BICUBIC))
 
 
 def find_cases(images: Path | None, truths: Path | None, lungs: Path | None) -> list[Case]:
@@ -82,12 +91,14 @@ def find_cases(images: Path | None, truths: Path | None, lungs: Path | None) -> 
         cases = [Case(image, truth) for image, truth in pair_by_stem(images, truths)]
     elif images:
         cases = [Case(image, truth=None) for image in list_slices(images)]
-    else:
+    elif truths:
         cases = [Case(image=None, truth=truth) for truth in list_slices(truths)]
+    else:
+        raise ValueError("neither images nor truths are given")
     if lungs:
-        lungs_of = dict(pair_by_stem(images or truths, lungs, ("slice", "lung mask")))
+        lungs_of = dict(pair_by_stem(cases[0].path.parent, lungs, ("slice", "lung mask")))
         for case in cases:
-            case.lungs = lungs_of[case.image or case.truth]
+            case.lungs = lungs_of[case.path]
     read_all(Case.check, cases)
     return cases
 
@@ -100,10 +111,11 @@ def find_models(folders: Sequence[Path], cases: Sequence[Case], *, resize: bool)
     """
     models = []
     for name, folder in zip(_names(folders), folders, strict=True):
-        map_of = dict(pair_by_stem(cases[0].truth.parent, folder, ("truth", "prediction")))
+        truths = [case.truth for case in cases if case.truth]
+        map_of = dict(pair_by_stem(truths[0].parent, folder, ("truth", "prediction")))
 
-        def look(case: Case, map_of: dict[Path, Path] = map_of) -> tuple[frozenset[int], bool]:
-            path, expected = map_of[case.truth], case.size()
+        def look(truth: Path, map_of: dict[Path, Path] = map_of) -> tuple[frozenset[int], bool]:
+            path, expected = map_of[truth], Case(None, truth).size()
             soft = read_map(path)
             size = soft.shape[::-1]
             if size != expected and not resize:
@@ -111,9 +123,9 @@ def find_models(folders: Sequence[Path], cases: Sequence[Case], *, resize: bool)
                 raise FileError(path, "not of its truth's size", "leave out --no-resize to have it resized", sizes)
             return frozenset(np.unique(soft).tolist()), size != expected
 
-        levels, resized = zip(*read_all(look, cases), strict=True)
+        levels, resized = zip(*read_all(look, truths), strict=True)
         lesion = _level_of_lesions(levels)
-        model = Model(name, [map_of[case.truth] for case in cases], lesion)
+        model = Model(name, [map_of[truth] for truth in truths], lesion)
         models.append(model)
         kind = "soft maps" if lesion is None else f"masks of 0 and {lesion}"
         note = f", {sum(resized)} resized to the truth's size" if any(resized) else ""
@@ -141,7 +153,7 @@ def score(case: Case, soft: np.ndarray, *, threshold: float, empty: str) -> dict
     masks = {"": lesion_mask(soft, threshold)}
     if case.truth:
         masks["true_"] = case.read_truth()
-    row = {"image": case.name}
+    row: dict[str, Any] = {"image": case.name}
     lungs = np.asarray(read_lungs(case.lungs)) if case.lungs else None
     for prefix, mask in masks.items():
         row[f"{prefix}lesion_share"] = float(mask.mean())

@@ -54,8 +54,8 @@ def follows_empty_rule(truth: np.ndarray) -> bool:
 
 def ratios(mask: np.ndarray, truth: np.ndarray, *, undefined: float) -> dict[str, float]:
     """FROM_COUNTS of a mask, bool of any shape; 0/0 is ``undefined``, but the precision of a miss is 0."""
-    tp, fp = np.count_nonzero(mask & truth), np.count_nonzero(mask & ~truth)
-    fn, tn = np.count_nonzero(~mask & truth), np.count_nonzero(~mask & ~truth)
+    areas = (mask & truth, mask & ~truth, ~mask & truth, ~mask & ~truth)
+    tp, fp, fn, tn = (int(np.count_nonzero(area)) for area in areas)
 
     def ratio(part: int, whole: int) -> float:
         return part / whole if whole else undefined

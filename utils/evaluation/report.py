@@ -60,7 +60,7 @@ def report_scores(
     _print_tables(summary)
     summary["comparisons"] = _compare(models)
     results.write_summary(summary)
-    if publication:
+    if table:
         path = results.folder / {"markdown": "table.md", "latex": "table.tex"}[table]
         path.write_text("\n\n".join(publication) + "\n")
         print(f"\n{path.read_text()}\n{'table':<11} {path}")

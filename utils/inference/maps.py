@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 import torch
@@ -87,12 +88,12 @@ def _maps(model: nn.Module, images: Tensor, preprocessing: Preprocessing, precis
 
 def _ahead(items: Iterable[T]) -> Iterator[T]:
     """The same items, the next one made in a thread while the caller is busy with this one."""
-    items, end = iter(items), object()
+    iterator = iter(items)
     with ThreadPoolExecutor(max_workers=1) as pool:
-        coming = pool.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = pool.submit(next, items, end)
-            yield item
+        coming = pool.submit(lambda: list(islice(iterator, 1)))
+        while item := coming.result():
+            coming = pool.submit(lambda: list(islice(iterator, 1)))
+            yield item[0]
 
 
 def _probabilities(model: nn.Module, images: Tensor) -> Tensor:
@@ -100,8 +101,8 @@ def _probabilities(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def _averaged_over_views(model: nn.Module, images: Tensor, mirror: int | None) -> Tensor:
-    quarters, axis = (range(4), -1) if mirror is None else ((0,), mirror)
-    total = 0
+    quarters, axis = (range(4), -1) if mirror is None else (range(1), mirror)
+    total = torch.zeros((), device=images.device)
     for turns in quarters:
         view = images.rot90(turns, (-2, -1))
         both = _probabilities(model, view) + _probabilities(model, view.flip(axis)).flip(axis)

@@ -88,11 +88,8 @@ class Predictor:
 
     def predict_slices(self, slices: UnlabeledSlices | ScanSlices) -> Iterator[Prediction]:
         """Yield what is found in each slice, several at a time, behind a progress bar."""
-        batches = {"batchsize": self.batchsize, "num_workers": self.config.num_workers}
-        found = [
-            predict(model, slices.prepared_by(preprocessing), **self._options, **batches)
-            for model, preprocessing in self._networks
-        ]
+        options: dict[str, Any] = {"batchsize": self.batchsize, "num_workers": self.config.num_workers, **self._options}
+        found = [predict(model, slices.prepared_by(each), **options) for model, each in self._networks]
         for of_networks in zip(*found, strict=True):
             yield Prediction(_mean(of_networks))
 
@@ -106,9 +103,9 @@ class Predictor:
         return {**self.preprocessing.summary(), "tta": self.tta}
 
     @property
-    def _options(self) -> dict:
+    def _options(self) -> dict[str, Any]:
         return {"device": self.device, "precision": self.precision, "tta": self.tta}
 
 
 def _mean(maps: Sequence[Tensor]) -> Tensor:
-    return maps[0] if len(maps) == 1 else torch.stack(maps).mean(dim=0)
+    return maps[0] if len(maps) == 1 else torch.stack(list(maps)).mean(dim=0)

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -64,7 +65,8 @@ class ResultFolder:
         reads: Sequence[Path] = (),
         suffix: str = ".png",
     ) -> None:
-        self.folder, self.table, self.suffix, self.rows = folder, folder / table, suffix, []
+        self.folder, self.table, self.suffix = folder, folder / table, suffix
+        self.rows: list[dict[str, Any]] = []
         for read in (*reads, inputs[0].parent):
             if folder.resolve() in (read.resolve(), *read.resolve().parents):
                 raise InputError(f"{folder}: holds {read}, which is to be read; name another folder")

@@ -1,7 +1,7 @@
 """Pictures for people: training curves, and slices beside their truth and predictions."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -63,7 +63,7 @@ def draw_sheet(
     figure.savefig(path)
 
 
-def draw_boxplot(path: Path, values: dict[str, Sequence[float]], label: str) -> None:
+def draw_boxplot(path: Path, values: Mapping[str, Sequence[float]], label: str) -> None:
     """Draw a box and all its points for each name; NaN is left out. The dashed line is the mean."""
     figure = _figure(2.5 + 1.3 * len(values), 4)
     axis = figure.subplots()

@@ -20,7 +20,7 @@ def labeled_pairs(config: TrainingConfig, pairs: Sequence[Pair] | None = None) -
     """
     if pairs is None:
         pairs = pair_by_stem(config.folder("train_img_path"), config.folder("train_msk_path"))
-    if config.val_img_path:
+    if config.val_img_path and config.val_msk_path:
         return pairs, pair_by_stem(config.val_img_path, config.val_msk_path)
     training, validation = split_pairs(pairs, config.val_fraction, config.seed, cases_of(pairs))
     if not training:
@@ -68,5 +68,5 @@ def loader_options(config: TrainingConfig, *slices: LesionSlices) -> dict:
     """How a DataLoader is to read the slices: by workers if they are decoded anew at every access."""
     workers = config.num_workers
     if workers is None:
-        workers = 0 if all(part.kept for part in slices) else min(4, os.cpu_count())
+        workers = 0 if all(part.kept for part in slices) else min(4, os.cpu_count() or 1)
     return {"num_workers": workers, "pin_memory": choose_device(config.device).type == "cuda"}

@@ -58,12 +58,12 @@ class RunLog:
             image, mask = slices[index]
             predicted = predict(image[None])[0]  # one at a time: six might not fit where two are trained on
             dice = scores(predicted, mask)["dice"]
-            image = image[0].numpy()
+            gray = image[0].numpy()
             columns.append(
                 [
-                    Panel(image, None, slices.files[index][0].stem),
-                    Panel(image, np.where(mask == IGNORE, 0, mask), "truth"),
-                    Panel(image, predicted.numpy(), f"prediction, Dice {dice:.2f}"),
+                    Panel(gray, None, slices.files[index][0].stem),
+                    Panel(gray, np.where(mask == IGNORE, 0, mask), "truth"),
+                    Panel(gray, predicted.numpy(), f"prediction, Dice {dice:.2f}"),
                 ]
             )
         path = self.folder / f"{name}.png"

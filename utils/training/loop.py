@@ -14,7 +14,7 @@ from tqdm import tqdm
 from data.datasets import LesionSlices
 from data.errors import InputError
 from data.preprocess.preprocessing import Preprocessing
-from models import build_model
+from models import build_model, config_of
 from utils.checkpoint import Start, rebuild
 from utils.config import TrainingConfig
 from utils.device import choose_device
@@ -193,9 +193,10 @@ def _describe(training: Training, config: TrainingConfig) -> str:
     else:
         device = f"CPU with {torch.get_num_threads()} threads"
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
-    width = f" of width {model.config['base_channels']}" if "base_channels" in model.config else ""
+    network = config_of(model)
+    width = f" of width {network['base_channels']}" if "base_channels" in network else ""
     return (
-        f"{model.config['name']}{width}, {parameters:.2f} M parameters, {config.image_size} px, on {device}, "
+        f"{network['name']}{width}, {parameters:.2f} M parameters, {config.image_size} px, on {device}, "
         f"{'float32' if precision == 'off' else precision}"
     )
 

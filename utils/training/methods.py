@@ -23,13 +23,17 @@ from utils.training.teacher import TeacherLabels
 class Supervised:
     """Learn the labeled slices, in random order."""
 
-    labeled_share = 1.0  # of the batches of this epoch; labeled slices come first
     best_restarts_at: int | None = None  # epoch from which the best one is sought anew
 
     def __init__(self, config: TrainingConfig, labeled: LesionSlices, preprocessing: Preprocessing) -> None:
         self.config, self.labeled = config, labeled
         self.augmentation = Augmentation(mirror=preprocessing.mirror_axis)
         self.batches = self._load()
+
+    @property
+    def labeled_share(self) -> float:
+        """Of the batches of this epoch; labeled slices come first."""
+        return 1.0
 
     def _load(self) -> DataLoader:
         options = loader_options(self.config, self.labeled)

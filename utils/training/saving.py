@@ -2,6 +2,7 @@
 
 import time
 
+from models import config_of
 from utils.checkpoint import save_checkpoint
 from utils.config import TrainingConfig
 from utils.training.state import Training
@@ -28,7 +29,7 @@ class RunCheckpoints:
         folder = self.config.save_folder
         content = {
             **self.about,
-            "model": self.training.model.config,
+            "model": config_of(self.training.model),
             "weights": self.training.average.state_dict(),
             "epoch": epoch,
             "best_score": best,

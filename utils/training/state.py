@@ -95,7 +95,7 @@ class Training:
 
     def is_finite(self) -> bool:
         """Whether no weight, neither of the network nor of the average, is NaN or infinite."""
-        weights = [*self.model.parameters(), *self.average.parameters()]
+        weights: list[Tensor] = [*self.model.parameters(), *self.average.parameters()]
         return bool(torch.stack(torch._foreach_norm(weights)).isfinite().all())
 
     def state_dict(self) -> dict:

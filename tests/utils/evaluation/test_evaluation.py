@@ -193,11 +193,11 @@ def test_models_are_named_by_what_tells_their_folders_apart(call, data, tmp_path
 def test_maps_of_another_size_are_resized_as_the_fields_tool_does(call, data, predicted, tmp_path):
     shutil.copytree(predicted / "prob", tmp_path / "small")
     for file in list_slices(tmp_path / "small"):
-        Image.open(file).resize((40, 48), Image.BICUBIC).save(file)
+        Image.open(file).resize((40, 48), Image.Resampling.BICUBIC).save(file)
     printed = score(call, data, tmp_path / "scores", tmp_path / "small")
     assert "4 resized" in printed
     for row in table(tmp_path / "scores"):
-        soft = np.asarray(Image.open(tmp_path / "small" / row["image"]).resize((64, 64), Image.BICUBIC))
+        soft = np.asarray(Image.open(tmp_path / "small" / row["image"]).resize((64, 64), Image.Resampling.BICUBIC))
         truth = np.asarray(Image.open(data / "Test-Mask" / row["image"])) > 0
         assert float(row["tm_dice"]) == pytest.approx(evaluate(soft, truth)["tm_dice"])
     flags = ["--predictions", tmp_path / "small", "--no-resize", "--img_save_folder", tmp_path / "no"]
