@@ -83,9 +83,9 @@ def label_slices(predictor: Predictor, config: LabelingConfig) -> None:
     if truth:
         print(f"{'Dice':<11} {mean['dice']:.3f} of the labels, {mean['kept_dice']:.3f} of the pixels kept (0/0 is 1)")
     if with_lesion == 0:
-        warn("not one mask has a lesion; is the model trained, and are these slices like those it was trained on?")
+        warn("no mask has a lesion; is the model trained, and are these slices like its training slices?")
     elif mean["lesion_share"] > 0.5:
-        warn("more lesion than background; is the model trained, and are these slices like those it was trained on?")
+        warn("more lesion than background; is the model trained, and are these slices like its training slices?")
 
 
 def read_truth(images: Path, masks: Path) -> dict[Path, Tensor]:
@@ -100,9 +100,9 @@ def read_truth(images: Path, masks: Path) -> dict[Path, Tensor]:
 def label_scans(predictor: Predictor, scans: list[Scan], config: LabelingConfig) -> None:
     """Label whole scans, each mask a volume in the space of its scan."""
     if config.truth_path:
-        raise InputError("--truth_path: is for slices; test.py scores the masks of scans")
+        raise InputError("--truth_path: applies to slices; use test.py to score the masks of scans")
     if config.confidence:
-        raise InputError("--confidence: is for slices; make some of the scans with python -m data.prepare volumes")
+        raise InputError("--confidence: applies to slices; convert the scans with python -m data.prepare volumes")
     made_by = {"checkpoint": str(config.model_path), **predictor.summary(), "window": config.window}
     masks = ResultFolder(
         config.mask_dir,

@@ -1,4 +1,4 @@
-"""Predict masks with a trained CARes-UNet, or take saved ones, and score them where the truth is at hand."""
+"""Predict masks with a trained CARes-UNet, or load saved ones, and score them if there are true masks."""
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def main() -> None:
     images = config.test_img_path
     if config.pretrained_model and images and (scans := find_scans(images, config.test_msk_path)):
         if config.lung_mask_path or config.table or config.save_type != "solo":
-            raise InputError("--lung_mask_path, --table, --save_type: are for slices; leave them out for scans")
+            raise InputError("--lung_mask_path, --table, --save_type: apply to slices; leave them out for scans")
         predict_and_score_scans(config, prediction, scans)
         return
     cases = find_cases(images, config.test_msk_path, config.lung_mask_path)

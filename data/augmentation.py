@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 class Augmentation:
-    """Each slice of a batch moved in its own way, its mask with it, then its gray levels varied.
+    """Move each slice of a batch and its mask at random, then vary the gray levels of the slice.
 
-    Runs the steps of GEOMETRY and of GRAYS, below; one added there runs with every training method. ``mirror`` as
-    ``random_positions`` takes it.
+    Runs the steps of GEOMETRY and GRAYS, below; every training method runs a step added there. ``mirror``: see
+    ``random_positions``.
     """
 
     def __init__(self, *, mirror: int | None = None) -> None:
@@ -23,13 +23,13 @@ class Augmentation:
         return self.vary(images), masks
 
     def move(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """The geometry alone."""
+        """Run the steps of GEOMETRY."""
         for step in GEOMETRY:
             images, masks = step(images, masks, mirror=self.mirror)
         return images, masks
 
     def vary(self, images: Tensor) -> Tensor:
-        """The gray levels alone."""
+        """Run the steps of GRAYS."""
         for step in GRAYS:
             images = step(images)
         return images
@@ -44,11 +44,11 @@ def random_positions(n: int, device: torch.device, *, mirror: int | None = None)
     """``n`` random affine maps ``(n, 2, 3)`` from new to old coordinates, in which the image spans [-1, 1].
 
     Half of the slices are flipped along ``mirror``, the axis from one lung to the other, -2 or -1. Without it (None)
-    slices may lie in any way, hence flips and quarter turns. On top of these up to 15 degrees, 8 % of the side and a
-    zoom between 0.8 and 1.25.
+    slices may have any orientation, and all flips and quarter turns are drawn. Added to these are a rotation of up to
+    15 degrees, a shift of up to 8 % of the side and a zoom between 0.8 and 1.25.
     """
     flipped = torch.randint(2, (n,), device=device)
-    # A flip of x and half a turn are a flip of y.
+    # A flip of x and a rotation by 180 degrees are a flip of y.
     quarters = torch.randint(4, (n,), device=device) if mirror is None else flipped * (2 if mirror == -2 else 0)
     angle = quarters * (math.pi / 2) + _uniform(n, device, -15, 15).deg2rad()
     flip = 1 - 2.0 * flipped
@@ -61,7 +61,7 @@ def random_positions(n: int, device: torch.device, *, mirror: int | None = None)
 def move(images: Tensor, masks: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Apply affine maps ``(N, 2, 3)`` to images (bilinear) and masks (nearest neighbour).
 
-    What comes in from beyond the border is air: black, and no lesion.
+    Pixels from beyond the border are air: black, and no lesion.
     """
     grid = F.affine_grid(positions, list(images.shape), align_corners=False)
     moved = F.grid_sample(images, grid, mode="bilinear", align_corners=False)
@@ -81,8 +81,8 @@ def vary_grays(images: Tensor) -> Tensor:
     return (images + draw(0, 0.04) * torch.randn_like(images)).clamp(0, 1)
 
 
-GEOMETRY = [move_randomly]  # of images and masks, with the axis to mirror along
-GRAYS = [vary_grays]  # of images alone
+GEOMETRY = [move_randomly]  # steps for images and masks, given the axis to mirror along
+GRAYS = [vary_grays]  # steps for images
 
 
 def cut_and_mix(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,8 +21,8 @@ from data.preprocess.window import Window
 class _DecodedSlices(Dataset):
     """Slices at one size, read once at the start and kept decoded if they fit in ``cache_gb`` gigabytes.
 
-    ``placements`` says how each of them lay. A subclass says how one of ``files`` is decoded: uint8
-    ``(planes, size, size)``, the image first, as it lies, and its own height and width.
+    ``placements`` records the rotation and the size of each. A subclass decodes one of ``files``: uint8
+    ``(planes, size, size)``, the image first, before rotation, and its own height and width.
     """
 
     planes: int
@@ -42,7 +42,7 @@ class _DecodedSlices(Dataset):
         self.reorient(preprocessing)
 
     def reorient(self, preprocessing: Preprocessing) -> None:
-        """Turn the slices as ``preprocessing`` does, which differs from that of before in nothing else."""
+        """Rotate the slices as ``preprocessing`` does; it may differ from the earlier one only in its typical slice."""
         self.preprocessing = preprocessing
         turns = map(preprocessing.turns_of, self.thumbnails)
         self.placements = [
@@ -55,7 +55,7 @@ class _DecodedSlices(Dataset):
     def _decoded(self, index: int) -> Tensor:
         decoded = self._cache[index] if self._cache is not None else self._decode(self.files[index])[0]
         turns = self.placements[index].turns
-        return decoded.rot90(turns, (1, 2)) if turns else decoded  # rot90 copies even what it does not turn
+        return decoded.rot90(turns, (1, 2)) if turns else decoded  # rot90 copies even if it does not rotate
 
     def __len__(self) -> int:
         return len(self.files)
@@ -70,9 +70,9 @@ class LesionSlices(_DecodedSlices):
     """Slices with their lesion masks, at one size; ``files`` are pairs of paths.
 
     An item is an image, float32 ``(1, size, size)`` in [0, 1], and a mask, int64 ``(size, size)`` in
-    {0, 1, 255 = ignore}; ``size`` is the preprocessing's ``image_size``. All files are read once, at the start; what
-    fits in ``cache_gb`` gigabytes is kept decoded (2 bytes a pixel), a larger set is decoded anew at every access.
-    ``pseudo`` admits masks with ignored pixels. Raises InputError that names every file that can't be used.
+    {0, 1, 255 = ignore}; ``size`` is the preprocessing's ``image_size``. All files are read once, at the start, and
+    kept decoded (2 bytes a pixel) if they fit in ``cache_gb`` gigabytes, else decoded at every access. ``pseudo``
+    accepts masks with ignored pixels. Raises InputError that names every file that can't be used.
     """
 
     planes = 2
@@ -127,14 +127,14 @@ class UnlabeledSlices(_DecodedSlices):
 class ScanSlices(Dataset):
     """The axial slices of a scan at one size: an item is an image, float32 ``(1, size, size)`` in [0, 1].
 
-    hu: Hounsfield units ``(S, H, W)``; ``window`` makes gray levels of them. ``placements`` as in the others.
+    hu: Hounsfield units ``(S, H, W)``. window: maps them to gray levels. ``placements``: as in the other data sets.
     """
 
     def __init__(self, hu: np.ndarray, preprocessing: Preprocessing, *, window: Window) -> None:
         self.hu, self.preprocessing, self.window = hu, preprocessing, window
         turns = 0
         if preprocessing.typical_slice:
-            # All slices lie alike, and those of the middle third show both lungs best.
+            # All slices have one orientation; those of the middle third show both lungs best.
             middle = range(len(hu) // 3, len(hu) - len(hu) // 3, max(1, len(hu) // 24))
             mean = np.mean([self._decode(index).numpy() for index in middle], axis=0)
             turns = preprocessing.turns_of(thumbnail(mean.astype(np.uint8)))

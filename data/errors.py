@@ -1,4 +1,4 @@
-"""Faults in what the user gave, and how they are told."""
+"""Errors in the user's files and flags, and how they are reported."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ class InputError(Exception):
 
 
 class FileError(InputError):
-    """A file that can't be used: what is wrong (``detail`` tells it of this file alone) and what to do."""
+    """A file that can't be used: what is wrong, a ``detail`` of this file alone, and what to do."""
 
     def __init__(self, path: Path, problem: str, advice: str, detail: str = "") -> None:
         super().__init__(path, problem, advice, detail)  # all of them, for the way back from another process
@@ -25,17 +25,17 @@ class FileError(InputError):
 
 
 def one_error(errors: Sequence[FileError], *, files: int) -> InputError:
-    """One error for all that failed of ``files`` files: every one is named, the advice given once.
+    """One error for all that failed of ``files`` files: it names each of them and gives the advice once.
 
-    If all failed in the same way, it says so in place of their names.
+    If all failed in the same way, it says so instead of naming them.
     """
     if len(errors) == 1:
         return errors[0]
-    alike = defaultdict(list)
+    by_problem = defaultdict(list)
     for error in errors:
-        alike[error.path.parent, error.problem, error.advice].append(error)
+        by_problem[error.path.parent, error.problem, error.advice].append(error)
     parts = []
-    for (folder, problem, advice), group in alike.items():
+    for (folder, problem, advice), group in by_problem.items():
         names = ", ".join(f"{error.path.name}{error.detail}" for error in group)
         if len(group) == files:
             names = f"all {files} files, as {group[0].path.name}{group[0].detail}"

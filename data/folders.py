@@ -44,7 +44,7 @@ def list_slices(folder: Path) -> list[Path]:
 
 
 def case_of(path: Path) -> str:
-    """The name of a slice or a scan without its suffix, of which ``.nii.gz`` is one; of a folder, its name."""
+    """The name of a slice or a scan without its suffix (``.nii.gz`` is one suffix); of a folder, its name."""
     for suffix in (*SCAN_SUFFIXES, *SUFFIXES):
         if path.name.lower().endswith(suffix):
             return path.name[: -len(suffix)]
@@ -52,12 +52,12 @@ def case_of(path: Path) -> str:
 
 
 def bare_case(path: Path) -> str:
-    """``case_of`` without ``_ct`` or ``_seg``, which set a scan and its mask apart."""
+    """``case_of`` without ``_ct`` or ``_seg``, which distinguish a scan from its mask."""
     return case_of(path).removesuffix("_ct").removesuffix("_seg")
 
 
 def pair_by_stem(first: Path, second: Path, kinds: tuple[str, str] = ("image", "mask")) -> list[Pair]:
-    """The files of two folders, matched by name without suffix: image ``3.jpg`` goes with mask ``3.png``.
+    """The files of two folders, matched by name without suffix: image ``3.jpg`` and mask ``3.png``.
 
     Raises InputError, with every offender named, if a file has no partner; ``kinds`` says what to call it.
     """
@@ -70,8 +70,8 @@ def pair_by_stem(first: Path, second: Path, kinds: tuple[str, str] = ("image", "
         alone = _names_without(some, others)
         if len(alone) == len(some):
             raise InputError(
-                f"no file of {folder}, such as {alone[0]}, has a namesake in {other_folder}; "
-                f"name {kinds[0]} and {kinds[1]} alike"
+                f"no file of {folder}, such as {alone[0]}, has a partner in {other_folder}; "
+                f"give {kinds[0]} and {kinds[1]} the same name"
             )
         if alone:
             problems.append(f"no {kind} in {other_folder} for {', '.join(alone)} of {folder}")
@@ -86,8 +86,8 @@ def split_pairs(
 ) -> tuple[list[Pair], list[Pair]]:
     """Split into training and validation pairs, both in their order; the same seed and stems give the same split.
 
-    ``fraction`` of the cases, at least one unless it is 0, is for validation. ``cases`` tells the scan that each
-    pair is a slice of, which stay together; by default, each pair is a case of its own.
+    ``fraction`` of the cases, at least one unless it is 0, goes to validation. ``cases`` names the scan of each
+    pair, whose slices stay together; by default, each pair is a case of its own.
     """
     cases = [str(index) for index in range(len(pairs))] if cases is None else cases
     names = list(dict.fromkeys(cases))
@@ -99,7 +99,7 @@ def split_pairs(
 
 
 def cases_of(pairs: Sequence[Pair]) -> list[str]:
-    """The scan that each image is a slice of, by the manifest of data.prepare beside their folder; else itself."""
+    """The scan of each image, from the manifest of data.prepare beside their folder; without one, the image itself."""
     folder = pairs[0][0].parent
     try:
         with (folder.parent / "manifest.csv").open(newline="") as file:

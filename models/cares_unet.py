@@ -1,4 +1,4 @@
-"""CARes-UNet (Xu et al., Medical Physics 48(11), 2021), read from top to bottom as its Figure 1."""
+"""CARes-UNet (Xu et al., Medical Physics 48(11), 2021); the code follows its Figure 1 from top to bottom."""
 
 from functools import partial
 
@@ -55,7 +55,7 @@ class CAResUNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        # Four halvings need multiples of 16; repeating the border invents no edge there, as zeros would.
+        # Four halvings need multiples of 16; unlike zeros, a repeated border adds no edge.
         x = F.pad(x, (0, -width % 16, 0, -height % 16), mode="replicate")
 
         skip1 = self.encoder1(x)

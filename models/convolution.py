@@ -1,7 +1,7 @@
-"""A 3x3 convolution whose weight gradient is fast on CPUs without AVX-512, too.
+"""A 3x3 convolution whose weight gradient is also fast on CPUs without AVX-512.
 
-There, oneDNN takes 2 to 4 times as long for it in channels last as for any other pass. As one matrix product
-for each of the nine taps it takes about as long as the forward pass, and no layout has to change.
+There, oneDNN takes 2 to 4 times as long for it in channels last as for the other passes. Computed as one matrix
+product for each of the nine taps, it takes about as long as the forward pass, and no layout has to change.
 """
 
 from typing import Any
@@ -11,8 +11,8 @@ import torch.nn.functional as F
 import torch.nn.grad
 from torch import Tensor, nn
 
-STRIP_BYTES = 2 << 20  # of features and gradients: what a core keeps in its own cache, or near it
-# In a smaller layer, oneDNN finds all it needs in the cache, or the matrices are too thin.
+STRIP_BYTES = 2 << 20  # of features and gradients: fits in or near a core's own cache
+# In a smaller layer, oneDNN works in the cache, or the matrices are too thin.
 LEAST_CHANNELS, LEAST_PRODUCTS = 32, 2**25
 
 
@@ -40,7 +40,7 @@ def _gains(x: Tensor, weight: Tensor, stride: int) -> bool:
         and x.dtype == torch.float32
         and x.is_contiguous(memory_format=torch.channels_last)
         and torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()  # which chooses layouts itself
+        and not torch.compiler.is_compiling()  # the compiler chooses layouts itself
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.cpu.get_cpu_capability() == "AVX2"
     )
@@ -75,10 +75,10 @@ def weight_gradient(grad: Tensor, x: Tensor, stride: int) -> Tensor:
     rows = max(1, STRIP_BYTES // (grad[0, 0].nbytes + stride * x[0, 0].nbytes))
     for image, grad_image in zip(x, grad, strict=True):
         for top in range(0, out_height, rows):
-            # Padded to one length, the rows of both lie end to end, and a tap is a shift along them.
+            # Padded to one length, the rows of both are contiguous, and a tap is a shift along them.
             above = F.pad(grad_image[top : top + rows], (0, 0, 0, border))
             below = _padded_rows(image, top * stride - 1, (len(above) + border) * stride, (out_width + border) * stride)
-            # Every stride-th row and column lie together.
+            # Gather every stride-th row and column.
             below = below.unflatten(0, (-1, stride)).unflatten(2, (-1, stride)).permute(1, 3, 0, 2, 4).contiguous()
             above = above.flatten(0, 1)[:-border].t()
             for row in range(3):

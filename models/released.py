@@ -1,11 +1,11 @@
-"""The key names of the released checkpoint, and how they become ours."""
+"""Rename the keys of the released checkpoint to ours."""
 
 import re
 from collections.abc import Callable
 
 from torch import Tensor
 
-# The released checkpoint numbers its modules along the data path and says `classfier`; in the order of application.
+# The released checkpoint numbers its modules along the data path and spells `classfier`. Applied in this order.
 RELEASED_NAMES: list[tuple[str, str | Callable[[re.Match], str]]] = [
     (r"^decoder5\.", "bottleneck."),
     (r"^decoder6\.", "decoder4."),
@@ -26,10 +26,10 @@ RELEASED_NAMES: list[tuple[str, str | Callable[[re.Match], str]]] = [
 ]
 
 
-def _rename_released(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def rename_released(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     renamed = {}
     for key, value in weights.items():
-        if ".conv1x1." in key:  # in the file, but on no path through the network
+        if ".conv1x1." in key:  # unused by the network
             continue
         for pattern, name in RELEASED_NAMES:
             key = re.sub(pattern, name, key)

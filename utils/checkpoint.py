@@ -1,7 +1,7 @@
-"""Checkpoints: one file from which a network is rebuilt, or a run resumed.
+"""Checkpoints: one file to rebuild a network, or to resume a run.
 
 A checkpoint is a dict of tensors and plain types: ``format``, ``model`` (what ``build_model`` takes),
-``preprocessing``, ``weights`` (the ones to predict with), ``epoch``, ``best_score`` (validation Dice, or -1),
+``preprocessing``, ``weights`` (to predict with), ``epoch``, ``best_score`` (validation Dice, or -1),
 ``run`` (the script and its options) and, in ``last.pth`` alone, ``training`` (all that ``--resume`` needs).
 Nothing here unpickles code.
 """
@@ -19,7 +19,7 @@ from torch import nn
 from data.errors import InputError
 from data.preprocess.preprocessing import Preprocessing
 from models import MODELS, build_model
-from models.released import _rename_released
+from models.released import rename_released
 
 FORMAT = "cares-unet-1"
 FIELDS = {"format", "model", "preprocessing", "weights", "epoch", "best_score", "run"}
@@ -27,7 +27,7 @@ FIELDS = {"format", "model", "preprocessing", "weights", "epoch", "best_score", 
 
 @dataclass
 class Start:
-    """The checkpoint that a run begins from: with its weights alone or, to ``resume`` it, with all that it holds."""
+    """The checkpoint that a run starts from: its weights only or, to ``resume`` it, everything."""
 
     path: Path
     content: dict
@@ -35,16 +35,16 @@ class Start:
 
 
 def save_checkpoint(path: Path, content: dict) -> None:
-    """Write ``content`` under a temporary name, then rename: a kill leaves the old file or the new one, whole."""
+    """Write ``content`` under a temporary name, then rename: if killed, it leaves the old file or the new one."""
     temporary = path.with_name(f"{path.name}.tmp")
     torch.save({"format": FORMAT, **content}, temporary)
     os.replace(temporary, path)
 
 
 def read_checkpoint(path: Path) -> dict:
-    """A checkpoint of ours as it is, or a bare state dict (ours or the released one) put into the same form.
+    """Read a checkpoint. A bare state dict (ours or the released one) is converted to the same form.
 
-    Raises InputError if the file is missing, damaged, not a CARes-UNet, or holds more than tensors and plain types.
+    Raises InputError if the file is missing, damaged, not a CARes-UNet, or contains more than tensors and plain types.
     """
     try:
         with path.open("rb") as file:
@@ -53,25 +53,25 @@ def read_checkpoint(path: Path) -> dict:
         raise InputError(f"{path}: can't be opened ({error.strerror}); give the path of a .pth file") from error
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of foreign pickles; the error below says more
+            warnings.simplefilter("ignore")  # torch warns about other pickles; the error below says more
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if not start.startswith((b"PK", b"\x80")):  # neither a zip archive nor a pickle
             raise InputError(f"{path}: not a checkpoint; give the path of a .pth file") from error
         raise InputError(
-            f"{path}: holds more than tensors and plain types; pickled code is never run, ask for a state dict"
+            f"{path}: contains more than tensors and plain types; pickled code is never run, ask for a state dict"
         ) from error
     except Exception as error:  # a damaged file can make torch.load raise almost anything
-        raise InputError(f"{path}: damaged, or not a checkpoint; fetch or copy it again") from error
+        raise InputError(f"{path}: damaged, or not a checkpoint; download or copy it again") from error
 
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a {type(content).__name__}, not a checkpoint; give a CARes-UNet checkpoint")
+        raise InputError(f"{path}: contains a {type(content).__name__}, not a checkpoint; give a CARes-UNet checkpoint")
     if content.get("format") == FORMAT and content.keys() >= FIELDS:
         if (name := content["model"]["name"]) not in MODELS:
-            raise InputError(f"{path}: holds the network {name!r}, not one of {', '.join(MODELS)}; add it to MODELS")
+            raise InputError(f"{path}: contains the network {name!r}, not one of {', '.join(MODELS)}; add it to MODELS")
         return content
     if "classfier.weight" in content:
-        content = _rename_released(content)
+        content = rename_released(content)
     if not {"encoder1.conv.conv.weight", "head.weight"} <= content.keys():
         raise InputError(f"{path}: not a CARes-UNet checkpoint; give one that these scripts saved, or the released one")
     base_channels, in_channels = content["encoder1.conv.conv.weight"].shape[:2]
@@ -94,7 +94,7 @@ def load_model(path: Path | str, *, image_size: int | None = None) -> tuple[nn.M
 
     The network is in eval mode. Its ``knows_turns`` says whether it was trained on flipped and rotated slices.
 
-    Takes all that ``read_checkpoint`` does. ``image_size``: the side to resize slices to in place of the file's.
+    Accepts the same files as ``read_checkpoint``. ``image_size``: overrides the side to which slices are resized.
     Raises InputError as ``read_checkpoint`` does, and if weights are missing or of another shape.
     """
     content = read_checkpoint(Path(path))
@@ -105,13 +105,13 @@ def load_model(path: Path | str, *, image_size: int | None = None) -> tuple[nn.M
 
 
 def rebuild(content: dict, path: Path | str) -> nn.Module:
-    """The network in what ``read_checkpoint(path)`` returned."""
+    """Rebuild the network from what ``read_checkpoint(path)`` returned."""
     try:
-        with torch.device("meta"):  # no time for initial weights that the file's replace
+        with torch.device("meta"):  # skips initial weights, which the file's replace
             model = build_model(**content["model"])
-        # Copies, as a run to be resumed still needs its file's averaged weights after the network has moved on.
+        # Copies, as a resumed run still needs the averaged weights of the file after the network has changed.
         model.load_state_dict(copy.deepcopy(content["weights"]), assign=True)
     except (KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: its weights do not fit its network ({reason}); fetch or copy it again") from error
-    return model.to(memory_format=torch.channels_last)  # as built; files may hold another layout
+        raise InputError(f"{path}: its weights do not fit its network ({reason}); download or copy it again") from error
+    return model.to(memory_format=torch.channels_last)  # as when built; files may have another layout

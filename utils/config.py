@@ -1,4 +1,4 @@
-"""Every setting of training, prediction, labeling and evaluation: defaults, recipes, and what must go together."""
+"""The settings of training, prediction, labeling and evaluation: defaults, recipes and cross-checks."""
 
 import math
 import os
@@ -71,7 +71,7 @@ class TrainingConfig:
     seed: int = 0
 
     # Semi-supervised training.
-    method: str | None = None  # teacher if a run begins from trained weights, else pseudo
+    method: str | None = None  # None: teacher if a run starts from trained weights, else pseudo
     favor_lesions: bool = True
     labeled_finish: float = 0.45
     confidence: float = 0.0
@@ -91,20 +91,20 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in [f.name for f in fields(self) if "Path" in str(f.type)]:
-            if isinstance(value := getattr(self, name), str):  # as a notebook gives it
+            if isinstance(value := getattr(self, name), str):  # as in a notebook
                 object.__setattr__(self, name, Path(value))
 
     @property
     def learning_rate(self) -> float:
-        """``lr``, by default 5e-3 up to width 16 and beyond it in inverse proportion to the width.
+        """``lr``; by default 5e-3 up to width 16, and inversely proportional to the width above it.
 
-        As Yang et al. (2021) derive for optimizers of Adam's kind, and as cross-validation found.
+        Yang et al. (2021) derive this for optimizers like Adam, and cross-validation confirms it.
         """
         return 5e-3 * min(1.0, 16 / self.base_channels) if self.lr is None else self.lr
 
     @property
     def network(self) -> dict:
-        """What ``build_model`` takes: the name, and those of NETWORK_FIELDS that this network has."""
+        """The arguments of ``build_model``: the name, and those of NETWORK_FIELDS that this network takes."""
         return {"name": self.model, **{name: getattr(self, name) for name in NETWORK_FIELDS if self._has(name)}}
 
     def _has(self, name: str) -> bool:
@@ -115,7 +115,7 @@ class TrainingConfig:
         return getattr(self, name) or self.data_root / DEFAULT_FOLDERS[name]
 
     def to_dict(self) -> dict:
-        """The settings as plain types, for a checkpoint, without what belongs to one machine or one call."""
+        """The settings as plain types, for a checkpoint, without those of one machine or one call."""
         here = ("device", "save_folder")
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in here}
         kept["lr"] = self.learning_rate
@@ -124,7 +124,7 @@ class TrainingConfig:
         }
 
     def validate(self) -> "TrainingConfig":
-        """The same config. Raises InputError if settings do not go together."""
+        """Return the config. Raises InputError if its settings conflict."""
         if self.batchsize % self.accumulate:
             raise InputError(
                 f"--accumulate {self.accumulate}: does not divide --batchsize {self.batchsize}; change either"
@@ -134,12 +134,12 @@ class TrainingConfig:
                 f" --accumulate {self.accumulate}" if self.accumulate > 1 else ""
             )
             raise InputError(
-                f"{flags}: leaves one pixel to normalise by at this --image_size; raise that or --batchsize"
+                f"{flags}: leaves one value to normalize at this --image_size; raise --image_size or --batchsize"
             )
         if self.compile and not any(map(shutil.which, COMPILERS)):
             raise InputError(f"--compile: needs a C++ compiler ({', '.join(COMPILERS)}), none was found; leave it out")
         if (self.val_img_path is None) != (self.val_msk_path is None):
-            raise InputError("--val_img_path and --val_msk_path go together; give both or none")
+            raise InputError("--val_img_path and --val_msk_path: give both or neither")
         for name in NETWORK_FIELDS:
             if not self._has(name) and getattr(self, name) != getattr(TrainingConfig, name):
                 raise InputError(
@@ -151,16 +151,16 @@ class TrainingConfig:
     def _validate_method(self) -> None:
         if self.method == "teacher" and not self.data_augmentation:
             raise InputError(
-                "--method teacher: learns nothing with --no-data_augmentation (or --recipe paper); give pseudo"
+                "--method teacher: learns nothing with --no-data_augmentation (or --recipe paper); use --method pseudo"
             )
         if self.method == "pseudo" and self.confidence:
             raise InputError(
-                f"--confidence {self.confidence:g}: is for the labels of --method teacher; for the masks of --method "
-                "pseudo give it to fake_labels_generator.py"
+                f"--confidence {self.confidence:g}: applies to --method teacher; for the masks of --method pseudo, "
+                "use it with fake_labels_generator.py"
             )
         if self.method == "pseudo" and self.semi_truth_path:
             raise InputError(
-                "--semi_truth_path: scores the labels of --method teacher; those of --method pseudo are scored by "
+                "--semi_truth_path: applies to --method teacher; to score the masks of --method pseudo, use "
                 "fake_labels_generator.py --truth_path"
             )
 
@@ -169,7 +169,7 @@ class TrainingConfig:
 class PredictionConfig:
     """The settings of a prediction, named as the flags of test.py and fake_labels_generator.py.
 
-    None stands for what the checkpoint says (image_size, tta) or what suits the device (batchsize).
+    None: as the checkpoint says (image_size, tta), or as suits the device (batchsize).
     """
 
     image_size: int | None = None
@@ -182,11 +182,11 @@ class PredictionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """What test.py predicts or takes as predicted, what it scores, and where results go; named as its flags."""
+    """What test.py predicts and scores, and where its results go; named as its flags."""
 
-    pretrained_model: list[Path] = field(default_factory=list)  # either these
-    predictions: list[Path] = field(default_factory=list)  # or these
-    test_img_path: Path | None = None  # None: no images, or no truth, at hand
+    pretrained_model: list[Path] = field(default_factory=list)  # checkpoints to predict with, or
+    predictions: list[Path] = field(default_factory=list)  # folders of saved predictions
+    test_img_path: Path | None = None  # None: no images, or no true masks
     test_msk_path: Path | None = None
     lung_mask_path: Path | None = None
     resize: bool = True
@@ -204,14 +204,14 @@ class EvaluationConfig:
 
     @property
     def reads(self) -> list[Path]:
-        """All the paths to read from, which no result may replace."""
+        """The paths that are read, which no result may overwrite."""
         inputs = [self.test_img_path, self.test_msk_path, self.lung_mask_path, *self.predictions]
         return [path for path in inputs if path]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelingConfig:
-    """What fake_labels_generator.py labels and where the masks go; named as its flags."""
+    """What fake_labels_generator.py labels, and where its masks go; named as its flags."""
 
     model_path: Path
     image_dir: Path

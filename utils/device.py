@@ -1,4 +1,4 @@
-"""Where to compute, and in which precision."""
+"""Choose the device and the precision."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -10,7 +10,7 @@ from data.errors import InputError
 def choose_device(name: str) -> torch.device:
     """The device called ``auto`` (a CUDA GPU or else the CPU), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
-    Raises InputError if there is none of that name.
+    Raises InputError if it is not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -19,7 +19,7 @@ def choose_device(name: str) -> torch.device:
         if device.type not in ("cpu", "cuda", "mps"):
             raise RuntimeError("neither cpu, cuda nor mps")
         if device.type == "mps" and not torch.backends.mps.is_available():
-            raise RuntimeError("no Apple GPU that PyTorch can use is there")
+            raise RuntimeError("PyTorch finds no Apple GPU that it can use")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {name}: {str(error).splitlines()[0][:200]}; use --device auto") from error

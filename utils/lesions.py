@@ -1,4 +1,4 @@
-"""The one definition of what is lesion: class probabilities -> map -> mask."""
+"""The definition of lesion, used everywhere: from class probabilities to map to mask."""
 
 import numpy as np
 import torch
@@ -6,9 +6,9 @@ from torch import Tensor
 
 
 def lesion_map(probabilities: Tensor) -> np.ndarray:
-    """Class probabilities ``(C, H, W)`` -> probability of any lesion, uint8 ``(H, W)``, 255 for certainty.
+    """Probability of any lesion, uint8 ``(H, W)``, 255 for certainty, from class probabilities ``(C, H, W)``.
 
-    Rounded half down, so that more than 127 is where lesion is likelier than background.
+    Rounded half down, so that values above 127 mean that lesion is likelier than background.
     """
     return (255 * probabilities[1:].sum(dim=0) - 0.5).ceil().clamp(0, 255).to(torch.uint8).numpy()
 

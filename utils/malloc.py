@@ -1,11 +1,11 @@
-"""Have glibc's malloc keep freed memory: to hand it back after every pass and fetch it anew takes time."""
+"""Make glibc's malloc keep freed memory: returning it after every pass and requesting it again takes time."""
 
 import ctypes
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8  # of malloc.h
 
 PREDICTING = {M_TRIM_THRESHOLD: -1, M_MMAP_MAX: 0, M_ARENA_MAX: 1}
-# Kept, blocks above 32 MiB would come to lie between others, and a training step would take a tenth more memory.
+# Blocks above 32 MiB are returned: kept, they would fragment memory, and training would take a tenth more of it.
 TRAINING = {M_TRIM_THRESHOLD: -1, M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 << 20, M_ARENA_MAX: 0}
 
 

@@ -1,4 +1,4 @@
-"""Image files: listing, pairing, and decoding to 8-bit gray or to class indices."""
+"""Decode image files to 8-bit gray, class indices or maps."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -45,8 +45,8 @@ def as_gray(image: Image.Image | np.ndarray, path: Path = Path("the image")) -> 
 def read_mask(path: Path, *, pseudo: bool = False) -> Image.Image:
     """A mask stored as 0/1, 0/255, palette or RGB(A), as 8-bit class indices: 0, 1 and, in a pseudo mask, IGNORE.
 
-    Black (or fully transparent) is background, the one other colour lesion, which is black where nothing else but
-    transparency is; in a pseudo mask the gray IGNORED_GRAY is a pixel to ignore. Raises InputError if the file can't
+    Black (or fully transparent) is background, the one other colour lesion (black, if the rest
+    is transparent); in a pseudo mask the gray IGNORED_GRAY is a pixel to ignore. Raises InputError if the file can't
     be read or has more colours.
     """
     colours = _colours(_open(path))
@@ -110,7 +110,7 @@ def read_pair(pair: Pair, *, pseudo: bool = False) -> tuple[Image.Image, Image.I
 def read_all(read: Callable[[File], Result], files: Sequence[File]) -> list[Result]:
     """``read(file)`` for each file, in threads, behind a progress bar.
 
-    Raises one InputError that tells every failure, so that a user mends them all at once.
+    Raises one InputError that reports every failure, so that the user can fix all of them.
     """
 
     def attempt(file: File) -> Result | FileError:

@@ -1,8 +1,8 @@
-"""CT volumes on disk <-> axial slices: NIfTI, NRRD, MetaImage and DICOM series, with their geometry.
+"""Read and write CT volumes as axial slices: NIfTI, NRRD, MetaImage and DICOM series, with their geometry.
 
-Arrays are axial slices ``(S, H, W)`` in one orientation, whatever the file's: from the feet up, row 0 in
-front, column 0 on the patient's right, as a radiologist looks at them. An oblique volume is not resampled: its
-axes are matched to the nearest ones of the body, so that every voxel keeps its value and finds its way back.
+Arrays are axial slices ``(S, H, W)`` in one orientation, whatever the file has: from the feet up, row 0 in front,
+column 0 on the patient's right, as radiologists view them. An oblique volume is not resampled: its axes are matched to
+the nearest axes of the body, so that every voxel keeps its value and can be written back.
 """
 
 import errno
@@ -29,7 +29,7 @@ OUR_ORIENTATION = "LPS"  # columns run to the patient's left, rows to the back (
 
 @cache
 def itk() -> ModuleType:
-    """SimpleITK, not imported before there is a volume: slices need neither the package nor the time it takes."""
+    """SimpleITK, imported with the first volume: slices need neither the package nor the time to import it."""
     import SimpleITK
 
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # it warns of every folder without DICOM
@@ -38,7 +38,7 @@ def itk() -> ModuleType:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the voxels of a file lie: as the file has it, in mm; sizes and axes in the file's own order."""
+    """Positions of the voxels of a file, in mm; sizes and axes in the file's own order."""
 
     size: tuple[int, ...]
     spacing: tuple[float, ...]
@@ -77,7 +77,7 @@ class Geometry:
 
 @dataclass
 class Volume:
-    """Axial slices ``(S, H, W)`` with the geometry of their file; ``note`` says what had to be assumed, if anything."""
+    """Axial slices ``(S, H, W)`` with the geometry of their file; ``note``: assumptions that were made, if any."""
 
     slices: np.ndarray
     geometry: Geometry
@@ -88,7 +88,7 @@ def is_volume(path: Path) -> bool:
     """Whether a path is a volume: a file of one of SCAN_SUFFIXES, or a folder of DICOM slices."""
     if path.is_dir():
         of_slices = [file.suffix.lower() in SUFFIXES for file in path.iterdir() if file.is_file()]
-        if all(of_slices):  # GDCM would read every slice to find out
+        if all(of_slices):  # GDCM would read every slice
             return False
         if any(of_slices) and not find_spec("SimpleITK"):  # other files beside slices need no package to be ignored
             return False
@@ -99,8 +99,8 @@ def is_volume(path: Path) -> bool:
 def read_scan(path: Path) -> Volume:
     """A CT scan, float32 in Hounsfield units.
 
-    Values that can't be HU are taken for what they most likely are, and ``note`` says so: [0, 1] and 8-bit
-    gray levels for a lung window, other values without air below -200 for HU + 1024.
+    Values that can't be HU are converted from what they most likely are, and ``note`` says so: [0, 1] and 8-bit gray
+    levels from a lung window, other values without air below -200 from HU + 1024.
     Raises FileError if it can't be read, is not one 3-D volume, or holds NaN.
     """
     volume = _read(path)
@@ -133,7 +133,7 @@ def read_labels(path: Path, scan: Volume, scan_path: Path) -> np.ndarray:
 def write_like(slices: np.ndarray, geometry: Geometry, path: Path) -> None:
     """Write axial slices ``(S, H, W)`` as a volume of exactly this geometry. Raises OSError if it can't be written."""
     sitk = itk()
-    # An empty image of the file's geometry says where our orientation puts it; only its pixels are ours.
+    # Reorienting an empty image of the file's geometry gives the geometry of our orientation.
     frame = sitk.Image(geometry.size, sitk.sitkUInt8)
     frame.SetSpacing(geometry.spacing)
     frame.SetOrigin(geometry.origin)
@@ -141,11 +141,11 @@ def write_like(slices: np.ndarray, geometry: Geometry, path: Path) -> None:
     image = sitk.GetImageFromArray(slices)
     image.CopyInformation(sitk.DICOMOrient(frame, OUR_ORIENTATION))
     image = sitk.DICOMOrient(image, geometry.orientation)
-    image.CopyInformation(frame)  # without the rounding of two turns
+    image.CopyInformation(frame)  # without the rounding of two reorientations
     temporary = path.with_name(f".writing_{path.name}")
     try:
         sitk.WriteImage(image, str(temporary), useCompression=True)
-        _read_file(temporary)  # ITK does not tell that a disk is full
+        _read_file(temporary)  # ITK does not report a full disk
         temporary.replace(path)
     except (RuntimeError, FileError) as error:
         temporary.unlink(missing_ok=True)
@@ -179,7 +179,7 @@ def _read_file(path: Path) -> "SimpleITK.Image":
 
 
 def _check_nifti(path: Path, reader: "SimpleITK.ImageFileReader") -> None:
-    """Stop at what ITK lets pass: a truncated file, and voxels that are NaN, which it reads as 0."""
+    """Raise for what ITK accepts: a truncated file, and voxels that are NaN, which it reads as 0."""
     voxels = int(np.prod(reader.GetSize()))
     missing = voxels * int(reader.GetMetaData("bitpix")) // 8
     float_kind = {"16": "f4", "64": "f8"}.get(reader.GetMetaData("datatype"))
@@ -216,7 +216,7 @@ def _read_series(folder: Path) -> tuple["SimpleITK.Image", str]:
 
 
 def _check_series(folder: Path, names: tuple[str, ...]) -> str:
-    """Stop at a gap between slices; a note if the series is no CT, or the gantry was tilted."""
+    """Raise if a slice is missing. Returns a note if the series is no CT, or the gantry was tilted."""
     origins, modality = [], ""
     for name in names:
         reader = itk().ImageFileReader()

@@ -1,6 +1,6 @@
 """Draws one axial slice of a synthetic chest in Hounsfield units, as seen from the feet, the spine below.
 
-A `Patient` holds what stays the same from slice to slice; `draw_chest` draws it at one `level`, 0 at the
+A `Patient` is the same in all slices; `draw_chest` draws it at one `level`, 0 at the
 apices of the lungs and 1 at their bases. Shapes live in chest coordinates: the rib cage spans about -1..1
 both ways, x grows towards the patient's left and y towards the back, so nothing depends on the image size.
 """
@@ -52,7 +52,7 @@ TORSO = {  # half of the muscular outline, from the sternum to the spine
 class Patient:
     half_width: float  # of the rib cage, as a share of half the image
     half_height: float
-    tilt: float  # radians, lying slightly turned
+    tilt: float  # radians, lying slightly rotated
     shift: np.ndarray  # (2,) of the image's half size
     fat: float  # thickness of the layer below the skin, chest units
     breasts: float
@@ -173,7 +173,7 @@ def draw_bones(canvas: Canvas, lungs: np.ndarray, level: float, rng: np.random.G
 
 
 def draw_mediastinum(canvas: Canvas, patient: Patient, front: float, level: float) -> None:
-    """Heart, great vessels and airways of the middle; `front` is where the lungs begin behind the sternum."""
+    """Heart, great vessels and airways of the middle; `front` is the front of the lungs, behind the sternum."""
     r = patient.aorta
 
     def vessel(x: float, y: float, rx: float, ry: float, turn: float = 0.0) -> None:
@@ -239,7 +239,7 @@ def grow_tree(rng: np.random.Generator, side: int, level: float, stems: int, rad
 
 
 def draw_tree(canvas: Canvas, tree: Tree, widen: float = 0.0) -> np.ndarray:
-    """Opacity (S, S) of what a thin slab cuts: branches lying in it are lines, those crossing it dots."""
+    """Opacity (S, S) of the branches in a thin slab: lines if they lie in it, dots if they cross it."""
     starts, ends, radii = tree
     half = 0.015 + radii
     way = ends - starts
@@ -272,7 +272,7 @@ def draw_lungs(
 
 
 def draw_liver(canvas: Canvas, lungs: np.ndarray, rise: float) -> np.ndarray:
-    """Its dome comes up into the right lung, with a hazy rim of partial volume; returns what lung is left."""
+    """Its dome reaches into the right lung, with a hazy rim of partial volume; returns the remaining lung."""
     dome = canvas.inside(ellipse(-0.44, -0.14, 0.52 * rise, 0.66 * rise, 0.1))
     share = gaussian_blur(dome, canvas.unit * 0.012 / (0.3 + rise))  # flattest, hence haziest, at its top
     canvas.hu += np.where(lungs, share, 0) * (LIVER - canvas.hu)

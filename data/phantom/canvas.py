@@ -1,4 +1,4 @@
-"""What the phantom is drawn with: smooth noise, closed curves, and a canvas in Hounsfield units."""
+"""Drawing tools of the phantom: smooth noise, closed curves, and a canvas in Hounsfield units."""
 
 import numpy as np
 from PIL import Image, ImageDraw

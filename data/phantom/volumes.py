@@ -12,7 +12,7 @@ from data.phantom.lesions import add_lesion
 from data.phantom.scanner import expose, sample_scanner
 from data.preprocess.window import LUNG
 
-# How the axes of volume 0, 1, 2, ... lie; the last one is turned by a few degrees about all three axes.
+# Orientation of volume 0, 1, 2, ...; the last one is rotated by a few degrees about all three axes.
 ORIENTATIONS = ("LPS", "RAS", "LPI", "PIR", "oblique")
 LEVELS = (0.98, 0.06)  # of the lungs, from the bases up to the apices
 
@@ -20,8 +20,8 @@ LEVELS = (0.98, 0.06)  # of the lungs, from the bases up to the apices
 def draw_volume(rng: np.random.Generator, size: int, slices: int) -> tuple[np.ndarray, np.ndarray]:
     """One scan, from the feet up: Hounsfield units int16 (slices, size, size) and its lesions bool.
 
-    Every slice draws anatomy and lesions with the same random numbers, so that they go on from one to the next; the
-    noise is its own.
+    Every slice draws anatomy and lesions with the same random numbers, so that they continue from slice to slice; only
+    the noise differs.
     """
     patient, scanner = sample_patient(rng, 1.0), sample_scanner(rng, 1.0)
     texture = rng.integers(2**32)
@@ -87,14 +87,14 @@ def write_volumes(out: Path, count: int, size: int, slices: int, seed: int) -> N
 
 
 def write_series(hu: np.ndarray, place: Geometry, folder: Path) -> None:
-    """Write axial slices (slices, size, size) in HU as a DICOM series, a file a slice, in no order of their names."""
+    """Write axial slices (slices, size, size) in HU as a DICOM series, a file a slice, their names in another order."""
     sitk = itk()
     folder.mkdir(parents=True)
     image = sitk.GetImageFromArray(hu)
     image.SetSpacing(place.spacing)
     image.SetOrigin(place.origin)
     image.SetDirection(place.direction)
-    # The 2-D images of a series have no direction of their own; the two axes in the plane are told in words.
+    # The 2-D images of a series have no direction; a tag stores the two axes of the plane.
     rows, columns = (place.direction[axis::3] for axis in (0, 1))
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
@@ -116,7 +116,7 @@ def write_series(hu: np.ndarray, place: Geometry, folder: Path) -> None:
         }
         for tag, value in tags.items():
             section.SetMetaData(tag, value)
-        # Names count down while positions count up, as scanners like to do.
+        # Names count down while positions count up, as from some scanners.
         writer.SetFileName(str(folder / f"{image.GetSize()[2] - index:04}.dcm"))
         writer.Execute(section)
 

@@ -1,9 +1,9 @@
-"""Turn public data sets, or your own scans, into the folders that the training scripts read.
+"""Convert public data sets, or your own scans, to the folders that the training scripts read.
 
     python -m data.prepare covid-19-20 --source DIR --out datasets/covid-19-20
 
 Writes Train-Image, Train-Mask, Test-Image, Test-Mask and Unlabeled under --out, and manifest.csv, a slice a row.
-A scan is split off as a whole. An interrupted run goes on where it stopped; the same seed gives the same files.
+All slices of a scan go to one split. An interrupted run resumes; the same seed gives the same files.
 """
 
 import argparse
@@ -46,11 +46,13 @@ def parse() -> argparse.Namespace:
         _add_out(sub)
         _add_scan_options(sub)
         if name == "uestc":
-            sub.set_defaults(keep="all")  # its scans are cropped to the lungs, which leaves no body to find them in
+            sub.set_defaults(keep="all")  # its scans are cropped to the lungs, so no body can be found
 
     sub = sources.add_parser("volumes", help="your own scans: NIfTI, NRRD, MetaImage files or DICOM folders")
     sub.add_argument("--images", required=True, metavar="GLOB", help="such as 'scans/*.nii.gz' or 'dicom/*'")
-    sub.add_argument("--masks", metavar="GLOB", help="their masks, named alike but for _ct and _seg; default: none")
+    sub.add_argument(
+        "--masks", metavar="GLOB", help="their masks, of the same names except for _ct and _seg; default: none"
+    )
     sub.set_defaults(find=lambda args: find_volumes(args.images, args.masks))
     _add_out(sub)
     _add_scan_options(sub)
@@ -68,13 +70,15 @@ def _add_out(parser: Parser) -> None:
 def _add_scan_options(parser: Parser) -> None:
     parser.add_argument("--window", type=window, default="lung", help="lung, which is -650,1500, or LEVEL,WIDTH in HU")
     parser.add_argument("--test_fraction", type=number(float, 0, 1), default=0.2, help="share of scans for testing")
-    parser.add_argument("--unlabeled_fraction", type=number(float, 0, 1), default=0.0, help="of the training scans")
-    parser.add_argument("--split", type=Path, metavar="FILE", help="CSV with columns case,split in place of fractions")
+    parser.add_argument(
+        "--unlabeled_fraction", type=number(float, 0, 1), default=0.0, help="share of the training scans"
+    )
+    parser.add_argument("--split", type=Path, metavar="FILE", help="CSV with columns case,split instead of fractions")
     parser.add_argument("--seed", type=number(int, 0), default=0, help="of the split")
-    parser.add_argument("--keep", choices=["all", "lung", "lesion"], default="lung", help="which slices")
+    parser.add_argument("--keep", choices=["all", "lung", "lesion"], default="lung", help="slices to keep")
     parser.add_argument("--every", type=number(int, 1), default=1, metavar="N", help="keep one slice in N")
     parser.add_argument(
-        "--crop", choices=["none", "body", "lungs"], default="none", help="to the part that any slice shows"
+        "--crop", choices=["none", "body", "lungs"], default="none", help="crop to what any slice shows"
     )
     parser.add_argument("--size", type=number(int, 16), help="side of the square to resize to; default: as scanned")
     parser.add_argument("--workers", type=number(int, 1), default=os.cpu_count(), help="scans at a time")

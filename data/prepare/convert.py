@@ -1,4 +1,4 @@
-"""Public data sets and scans -> the folders of slices that the training scripts read."""
+"""Convert public data sets and scans to the folders of slices that the training scripts read."""
 
 import os
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def write_semi_seg(source: Path, out: Path) -> None:
     """Copy the slices of the release, as PNG, under their own names."""
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; give the one that holds TrainingSet and TestingSet")
-    # An interrupted run is simply done again: it takes seconds, and writes the same files.
+    # An interrupted run starts over: it takes seconds, and writes the same files.
     begin_or_resume(out, {"options": {"release": os.path.abspath(source)}, "scans": {}})
     rows = []
     for split, (images, masks) in SEMI_SEG.items():
@@ -96,7 +96,7 @@ def write_scans(cases: Sequence[Case], recipe: Recipe, split: Split, out: Path, 
                 errors.append(error)
             except BrokenProcessPool as error:
                 raise InputError(
-                    "a worker was ended from outside, most likely for want of memory; run again with fewer --workers"
+                    "a worker was killed, most likely for lack of memory; run again with fewer --workers"
                 ) from error
             else:
                 rows += found

@@ -1,4 +1,4 @@
-"""Body and lungs of a CT scan, by thresholds: rough, but without a model."""
+"""Find body and lungs in a CT scan by thresholds: roughly, but without a model."""
 
 import numpy as np
 from scipy import ndimage

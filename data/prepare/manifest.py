@@ -1,4 +1,4 @@
-"""The record of a data set that is being prepared: its settings, by which it resumes, and manifest.csv."""
+"""The record of a data set: the settings by which its preparation resumes, and manifest.csv."""
 
 import csv
 import json
@@ -13,11 +13,11 @@ COLUMNS = ("file", "source", "case", "slice", "split", "lesion_pixels")
 
 
 def begin_or_resume(out: Path, settings: dict) -> dict:
-    """The settings of an interrupted run in ``out``, or these, now on record, if there was none.
+    """The settings of an interrupted run in ``out``; if there was none, record and return these.
 
-    Raises InputError unless that run had the same options, and all of these scans.
+    Raises InputError unless that run had the same options and all of these scans.
     """
-    settings = json.loads(json.dumps(settings))  # as they are read back: tuples are lists
+    settings = json.loads(json.dumps(settings))  # as they are read back: lists, not tuples
     record = out / "prepare.json"
     try:
         if not record.exists():
@@ -28,11 +28,11 @@ def begin_or_resume(out: Path, settings: dict) -> dict:
         earlier = json.loads(record.read_text())
     except ValueError as error:
         raise InputError(
-            f"{record}: damaged ({error}); remove it and what is beside it, or name another --out"
+            f"{record}: damaged ({error}); remove it and the files beside it, or name another --out"
         ) from error
     if earlier["options"] != settings["options"]:
         raise InputError(f"{out}: holds slices made with other options; name another --out")
-    # A scan may have gone since, if it was bad; one that came would have changed the split.
+    # A bad scan may have been removed since; a new one would have changed the split.
     if new := [name for name, path in settings["scans"].items() if earlier["scans"].get(name) != path]:
         raise InputError(
             f"{out}: was made without {', '.join(new)} or with another scan of that name; name another --out"
@@ -55,7 +55,7 @@ def read_manifest(out: Path) -> list[dict]:
 
 
 def write_manifest(out: Path, rows: list[dict]) -> None:
-    """Write all rows, in order, under a temporary name, then rename: a kill leaves a whole file."""
+    """Write all rows, in order, under a temporary name, then rename: if killed, it leaves a whole file."""
     rows.sort(key=lambda row: (row["split"], row["case"], int(row["slice"])))
     temporary = out / "manifest.csv.tmp"
     with temporary.open("w", newline="") as file:

@@ -1,4 +1,4 @@
-"""A scan -> the 8-bit slices that are trained on."""
+"""Convert a scan to 8-bit slices."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ LEAST_LUNG_SHARE = 0.02  # of a slice, to be kept by --keep lung
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a scan becomes slices; the options of ``python -m data.prepare`` tell more."""
+    """How a scan becomes slices; see the options of ``python -m data.prepare``."""
 
     window: Window
     keep: str
@@ -28,16 +28,17 @@ class Recipe:
 def write_case(
     name: str, scan: Path, mask: Path | None, split: str, recipe: Recipe, out: Path
 ) -> tuple[list[dict], str]:
-    """Save the slices of a scan, and of its mask unless it counts as unlabeled; the rows of the manifest, and a note.
+    """Save the slices of a scan and, unless its split is unlabeled, of its mask.
 
-    Raises FileError if the scan or its mask can't be used, or a slice can't be saved; then none of them is left.
+    Returns the rows of the manifest, and a note. Raises FileError if the scan or its mask can't be used, or a slice
+    can't be saved; then it removes the others.
     """
     from data.prepare.lungs import box, find_body, find_lungs  # here, as SciPy takes a quarter of a second
 
     volume = read_scan(scan)
     lesions = read_labels(mask, volume, scan) if mask else None
     everywhere = np.ones(volume.slices.shape, bool)
-    # Without a mask, --keep lesion keeps what --keep lung does.
+    # Without a mask, --keep lesion keeps the same slices as --keep lung.
     by_lungs = recipe.keep == "lung" or (recipe.keep == "lesion" and lesions is None)
     body = find_body(volume.slices) if by_lungs or recipe.crop != "none" else everywhere
     lungs = find_lungs(volume.slices, body) if by_lungs or recipe.crop == "lungs" else everywhere
@@ -75,7 +76,7 @@ def write_case(
                     "lesion_pixels": pixels,
                 }
             )
-            for folder, picture in zip(folders, pictures, strict=False):  # the mask of an unlabeled scan is left out
+            for folder, picture in zip(folders, pictures, strict=False):  # an unlabeled scan has no folder for masks
                 save(picture, folder / file)
     except OSError as error:
         for row in rows:

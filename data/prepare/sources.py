@@ -1,4 +1,4 @@
-"""Where scans are found in each data set, and how they are split."""
+"""Find the scans of each data set, and split them."""
 
 import csv
 import glob
@@ -70,7 +70,7 @@ def find_volumes(images: str, masks: str | None) -> list[Case]:
     if alone or len(found) != len(mask_of):
         raise InputError(
             f"--masks {masks}: not one for each of --images {images} "
-            f"({', '.join(alone) or 'two of one name'}); name a scan and its mask alike, but for _ct and _seg"
+            f"({', '.join(alone) or 'two of one name'}); name both alike, except for _ct and _seg"
         )
     return [Case(case_of(scan), scan, mask_of[bare_case(scan)], case_of(scan)) for scan in scans]
 
@@ -83,19 +83,19 @@ def _glob(pattern: str, flag: str) -> list[Path]:
 
 
 def stop_at_doubled_names(cases: Sequence[Case]) -> None:
-    """InputError if two scans would write files of the same names."""
+    """Raise InputError if two scans would write files of the same names."""
     if doubled := [name for name, times in Counter(case.name for case in cases).items() if times > 1]:
         where = ", ".join(str(case.scan) for case in cases if case.name in doubled)
-        raise InputError(f"scans of one name: {where}; rename one of each, or prepare them apart")
+        raise InputError(f"scans of one name: {where}; rename one of each, or prepare them separately")
 
 
 def split_cases(cases: Sequence[Case], how: Split) -> dict[str, str]:
-    """The split of every case, by name: ``test``, ``train`` or ``unlabeled``, which a case without mask always is."""
+    """The split of every case, by name: ``test``, ``train`` or ``unlabeled``; a case without mask is ``unlabeled``."""
     if how.split:
         return _read_split(how.split, cases)
     patients = list(dict.fromkeys(case.patient for case in cases if case.mask))
     order = [patients[i] for i in np.random.default_rng(how.seed).permutation(len(patients))]
-    # A scan without mask is there to learn from: none of a test patient's may be.
+    # A scan without mask is trained on, so it must not be of a test patient.
     unmasked = {case.patient for case in cases if not case.mask}
     tests = [patient for patient in order if patient not in unmasked][: round(how.test_fraction * len(order))]
     rest = [patient for patient in order if patient not in tests]
@@ -113,7 +113,7 @@ def _read_split(path: Path, cases: Sequence[Case]) -> dict[str, str]:
     except (OSError, KeyError, csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"--split {path}: not a CSV file with columns case,split ({error!r})") from error
     if missing := [case.name for case in cases if case.name not in splits]:
-        raise InputError(f"--split {path}: lacks {', '.join(missing)}; add them")
+        raise InputError(f"--split {path}: has no row for {', '.join(missing)}; add them")
     if wrong := [f"{name} ({split})" for name, split in splits.items() if split not in FOLDERS]:
         raise InputError(f"--split {path}: not one of {', '.join(FOLDERS)}: {', '.join(wrong)}")
     if bare := [case.name for case in cases if not case.mask and splits[case.name] != "unlabeled"]:

@@ -7,11 +7,11 @@ DARKEST_TISSUE = 30  # below, the slice is not windowed at all; scaled, its few 
 
 
 def align_grays(gray: np.ndarray) -> np.ndarray:
-    """Scale a slice so that its soft tissue has the same gray level as in every other, uint8 ``(H, W)``.
+    """Scale a slice so that its soft tissue has the same gray level as in all others, uint8 ``(H, W)``.
 
-    Soft tissue is the median of the brighter of two classes, the darker one being lung and air, as Otsu's threshold
-    parts them. A slice stored with the full range of Hounsfield units so comes near one in a lung window. One that is
-    nearly black stays so, to be noticed.
+    Otsu's threshold separates soft tissue from lung and air; its gray level is the median of the brighter class. A
+    slice stored with the full range of Hounsfield units then resembles one in a lung window. A nearly black slice
+    stays as it is, so that the user notices.
     """
     from skimage.filters import threshold_otsu  # here, as it takes half a second
 

@@ -11,7 +11,7 @@ STRIP_BYTES = 4 << 20  # of unfolded features: small against the cache that the 
 
 
 def in_strips(x: Tensor, logits: Tensor, scale: int) -> tuple[Tensor, Tensor]:
-    """The upsampled features, channels last; and what Triton's kernels would have kept for the backward pass."""
+    """The upsampled features, channels last, and an empty log-sum-exp, which only Triton's kernels fill."""
     n, channels, height, width = x.shape
     padded, size = _pad(x, logits, scale)
     out, log_sum = empty_results(x, logits, scale)
@@ -45,7 +45,7 @@ def backward_in_strips(grad: Tensor, x: Tensor, logits: Tensor, log_sum: Tensor,
         grad_here_logits = weighted - kernels * weighted.sum(dim=-1, keepdim=True)  # the softmax's own gradient
         grad_logits_by_pixel[i, rows] = grad_here_logits.transpose(1, 2).reshape(-1, width, logits.shape[1])
 
-        torch.bmm(kernels.to(grad.dtype).transpose(1, 2), grad_here, out=windows)  # the windows are done with
+        torch.bmm(kernels.to(grad.dtype).transpose(1, 2), grad_here, out=windows)  # reuses the memory of the windows
         grad_windows = windows.view(-1, width, size, size, channels)
         for row, grad_row in zip(range(rows.start, rows.stop), grad_windows, strict=True):
             for left in range(size):  # all rows of the window at once: these do not overlap
@@ -80,7 +80,7 @@ def _strips(padded: Tensor, size: int, height: int, width: int) -> list[tuple[in
 
 
 def _space(strips: list[tuple[int, slice]], padded: Tensor, size: int, width: int) -> Tensor:
-    """For the windows of any strip, ``(rows, W, K, K, C)``: new memory for each strip would cost page faults."""
+    """Memory for the windows of any strip, ``(rows, W, K, K, C)``: allocating it for each would cost page faults."""
     rows = strips[0][1].stop if strips else 0
     return padded.new_empty(rows, width, size, size, padded.shape[-1])
 

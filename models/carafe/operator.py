@@ -18,18 +18,18 @@ from models.carafe.cpu import backward_in_strips, empty_results, in_strips
 from models.carafe.plain import kernel_size
 
 OLDEST_GPU = (8, 0)  # on older ones the Triton kernels run out of registers
-_triton_works: dict[str, bool] = {}  # by kernel, once it was tried
+_triton_works: dict[str, bool] = {}  # by kernel, after the first try
 
 
 def _by_triton(name: str, otherwise: Callable, *args: Any) -> tuple[Tensor, Tensor]:
-    """The Triton kernel of that name or, once any could not be built on this machine, the plain implementation."""
+    """Call the Triton kernel of that name or, once any could not be built on this machine, ``otherwise``."""
     # All or none: the one for the backward pass needs the log-sum-exp, which the plain forward pass leaves empty.
     if all(_triton_works.values()) and torch.cuda.get_device_capability(args[0].device) >= OLDEST_GPU:
         try:
             results = getattr(import_module("models.carafe.triton"), name)(*args)
             _triton_works[name] = True
             return results
-        # Triton needs a C compiler and a GPU that is new enough; what it raises otherwise is of many kinds.
+        # Without a C compiler or on an old GPU, Triton raises errors of many kinds.
         except Exception as error:
             if name in _triton_works or isinstance(error, torch.OutOfMemoryError):
                 raise

@@ -1,7 +1,7 @@
-"""CARAFE's reassembly on a GPU: Triton kernels that take in the softmax over the taps, forward and backward.
+"""CARAFE's reassembly on a GPU: Triton kernels that include the softmax over the taps, forward and backward.
 
-Strip by strip, as ``models.carafe.cpu`` does it, a GPU would wait for its memory and for the next launch all
-the while. Here the features come from memory about once and the softmax is never stored. The sums over
+Strip by strip, as in ``models.carafe.cpu``, a GPU would mostly wait for its memory and for the next launch.
+Here the features are read about once and the softmax is never stored. The sums over
 taps and over channels are matrix products, as in attention: a tile's output pixels (the queries) draw on one small
 window of source pixels (the keys), and the matrix of weights between them, zero where a source pixel is none of an
 output pixel's taps, times the window's features is the result. Most of that matrix is zeros, but tensor cores get
@@ -220,7 +220,7 @@ def _launch(
     subpixels = triton.next_power_of_2(scale**2)
     with torch.cuda.device_of(x):
         kernel[(tiles * triton.cdiv(channels, block) if split else tiles,)](
-            # Steps along a row are constants, so that the compiler sees which addresses lie next to each other.
+            # Steps along a row are constants, so that the compiler sees which addresses are adjacent.
             *((image, *image.stride()[:3], tl.constexpr(image.stride(3))) for image in images),
             (tl.constexpr(channels), height, width),
             KERNEL=kernel_size,

@@ -119,7 +119,7 @@ def test_every_offender_is_named(folders):
     with pytest.raises(InputError, match=r"no mask .* for 2\.jpg of .*; no image .* for x2\.png of "):
         pair_by_stem(images, masks)
     (masks / "10.png").rename(masks / "x10.png")
-    with pytest.raises(InputError, match=r"no file of .*images, such as 2\.jpg, has a namesake in .*masks"):
+    with pytest.raises(InputError, match=r"no file of .*images, such as 2\.jpg, has a partner in .*masks"):
         pair_by_stem(images, masks)
 
 

@@ -87,7 +87,7 @@ def test_unusable_files(tmp_path, model):
         "empty.pth": (lambda p: p.touch(), "damaged"),
         "truncated.pth": (lambda p: p.write_bytes(whole[: len(whole) // 2]), "damaged"),
         "text.pth": (lambda p: p.write_text("hello, I am no checkpoint"), "damaged"),
-        "tensor.pth": (lambda p: torch.save(torch.zeros(3), p), "holds a Tensor"),
+        "tensor.pth": (lambda p: torch.save(torch.zeros(3), p), "contains a Tensor"),
         "foreign.pth": (lambda p: torch.save(nn.Linear(2, 2).state_dict(), p), "not a CARes-UNet checkpoint"),
         "part.pth": (lambda p: torch.save({**model.state_dict(), "x": torch.zeros(1)}, p), "do not fit"),
         "mixed.pth": (lambda p: save_checkpoint(p, mixed), "do not fit"),

@@ -1,1 +1,1 @@
-"""Command lines: options, and how they become configs. Nothing but scripts imports this package."""
+"""Command lines: options, and their conversion to configs. Only scripts import this package."""

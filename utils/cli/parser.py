@@ -1,4 +1,4 @@
-"""Command lines for people: options with their defaults in the help, and errors in one line."""
+"""Command-line parsing: help that shows defaults, and errors in one line."""
 
 import argparse
 import math
@@ -19,16 +19,16 @@ Config = TypeVar("Config")
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        # Where the default depends on other flags, the help text itself tells it.
+        # If the default depends on other flags, the help text states it.
         return action.help if action.default is None else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that shows defaults in its help and tells an error in one line."""
+    """An ArgumentParser that shows defaults in its help and reports an error in one line."""
 
     def __init__(self, description: str, **kwargs: Any) -> None:
         super().__init__(description=description, formatter_class=_Help, allow_abbrev=False, **kwargs)
-        self._negative_number_matcher = re.compile(r"-\d")  # so that -650,1500 is a value and no flag
+        self._negative_number_matcher = re.compile(r"-\d")  # -650,1500 is a value, not a flag
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
@@ -64,22 +64,25 @@ def window(text: str) -> Window:
 
 
 def settings(args: argparse.Namespace, kind: type[Config]) -> Config:
-    """The dataclass of this kind whose fields are the options of the same names; options that are None stay default."""
+    """Create a dataclass from the options named as its fields; options that are None keep the default."""
     given = {field.name: getattr(args, field.name, None) for field in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: value for name, value in given.items() if value is not None})
 
 
 def exit_if_left_out(errors: Sequence[FileError], total: int) -> None:
-    """Tell the scans that could not be used, a line each, and end with exit code 1; the others are done."""
+    """Report the scans that could not be processed, a line each, and exit with code 1; the others are done."""
     if errors:
         for error in errors:
             print(f"error: {error}", file=sys.stderr)
-        print(f"{len(errors)} of {total} scans were left out; mend them and run again", file=sys.stderr)
+        print(
+            f"{len(errors)} of {total} scans could not be processed; fix them and run the command again",
+            file=sys.stderr,
+        )
         sys.exit(1)
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call a script's ``main``; tell the user's faults in one line, with exit code 2, in place of a traceback."""
+    """Call a script's ``main``; report errors of the user in one line, with exit code 2 and no traceback."""
     try:
         main()
     except InputError as error:
@@ -89,8 +92,8 @@ def run(main: Callable[[], None]) -> None:
         print(f"error: the package {error.name} is missing; pip install -r requirements.txt", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails once more, at its exit
-        print("stopped: nobody reads the output any more, as after | head", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails again at exit
+        print("stopped: the output pipe was closed, as by | head", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""

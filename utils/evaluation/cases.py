@@ -1,4 +1,4 @@
-"""The slices of a test, and what a model made of each: its row of scores, and where its mask lies."""
+"""The slices of a test, and the predictions and scores of each model."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from utils.lesions import lesion_mask
 
 @dataclass
 class Case:
-    """A test slice: its image, its truth and its lung mask, as far as they are at hand, all of one size."""
+    """A test slice: its image, its true mask and its lung mask, as far as they exist, all of one size."""
 
     image: Path | None
     truth: Path | None
@@ -57,13 +57,13 @@ class Case:
             if size != expected:
                 detail = "{}x{} and {}x{}".format(*size, *expected)
                 raise FileError(
-                    path, f"not of the size of its namesake in {reference.parent}", "make them the same", detail
+                    path, f"differs in size from the same file in {reference.parent}", "make the sizes equal", detail
                 )
 
 
 @dataclass
 class Model:
-    """What one model made of the cases: ``rows``, a case a row, and the files with its maps or masks."""
+    """The predictions of one model: the files with its maps or masks, and ``rows``, one for each case."""
 
     name: str
     files: Sequence[Path]
@@ -83,7 +83,7 @@ class Model:
 
 
 def find_cases(images: Path | None, truths: Path | None, lungs: Path | None) -> list[Case]:
-    """The slices of the folders (None: not at hand), matched by stem.
+    """The slices of the folders (None: no such folder), matched by stem.
 
     Raises InputError that names every file without partner, and every one that can't be used.
     """
@@ -104,7 +104,7 @@ def find_cases(images: Path | None, truths: Path | None, lungs: Path | None) -> 
 
 
 def find_models(folders: Sequence[Path], cases: Sequence[Case], *, resize: bool) -> list[Model]:
-    """The models whose saved maps or masks lie in ``folders``, one for each case.
+    """The models whose maps or masks are saved in ``folders``, one file for each case.
 
     Raises InputError that names every file without partner, every file that is neither map nor mask and, unless
     ``resize``, every one that is not of its truth's size.
@@ -136,7 +136,7 @@ def find_models(folders: Sequence[Path], cases: Sequence[Case], *, resize: bool)
 def _level_of_lesions(levels: Sequence[frozenset[int]]) -> int | None:
     """The gray level that a folder of masks has beside 0, by the levels of its files; None if it is one of soft maps.
 
-    One file does not tell: the map of a slice without lesion may well be all 0 and 1.
+    A single file is not enough: the map of a slice without lesion may have only 0 and 1.
     """
     found = frozenset().union(*levels)
     if len(found) == 2 and 0 in found and {*found} in levels:

@@ -46,7 +46,7 @@ def draw_scores(
     draw_boxplot(figures / "dice.png", dice, "Dice of each slice (line: median, dashed: mean)")
     half = min(EXTREME_CASES, (len(cases) + 1) // 2)
     worst = by_dice[:half]
-    # A slice that is rightly left clean is a best case with nothing to see; one with a lesion tells more.
+    # Among the best cases, those with a lesion show more than rightly empty masks.
     best = sorted(by_dice[half:], key=lambda index: models[0].rows[index]["true_lesion_share"] > 0)[-half:]
     extremes = dict.fromkeys(worst, "worst: ") | dict.fromkeys(best, "best: ")
     pages = {figures / "worst_and_best.png": extremes}

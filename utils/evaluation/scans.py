@@ -1,4 +1,4 @@
-"""What the lesions of a scan amount to, how right they are, and a picture of them."""
+"""Volume and number of the lesions of a scan, their scores, and a picture."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ SHOWN = 6  # slices of a scan
 
 def burden(mask: np.ndarray, geometry: Geometry) -> dict[str, float]:
     """Volume of the lesions in mL and their number (26-connected) in a mask, bool ``(S, H, W)``."""
-    from scipy import ndimage  # here, as it takes half a second, and slices do not need it
+    from scipy import ndimage  # slow to import, and not needed for slices
 
     count = ndimage.label(mask, structure=np.ones((3, 3, 3)))[1]
     return {"lesion_ml": float(np.count_nonzero(mask) * geometry.voxel_ml), "lesions": int(count)}

@@ -1,4 +1,4 @@
-"""From a network and slices of any size to probability maps at the slices' own sizes."""
+"""Predict probability maps of slices, at their own sizes."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,9 +31,9 @@ def predict(
 ) -> Iterator[Tensor]:
     """Yield each slice's class probabilities, float32 ``(C, H, W)`` on the CPU at its own size.
 
-    The probabilities are resized (bilinear), not the mask, so that outlines stay smooth on large slices. With ``tta``
-    they are the mean over the slice and its mirror image or, where no typical slice says how it has to lie, over its
-    eight flips and quarter turns.
+    The probabilities are resized (bilinear), not the mask, so that outlines stay smooth on large slices. With ``tta``,
+    they are averaged over the slice and its mirror image or, without a typical slice, over its eight flips and
+    rotations.
     """
     model.eval().to(device)
     if device.type == "cpu":
@@ -87,7 +87,7 @@ def _maps(model: nn.Module, images: Tensor, preprocessing: Preprocessing, precis
 
 
 def _ahead(items: Iterable[T]) -> Iterator[T]:
-    """The same items, the next one made in a thread while the caller is busy with this one."""
+    """Yield the same items; a thread makes the next one while the caller uses this one."""
     iterator = iter(items)
     with ThreadPoolExecutor(max_workers=1) as pool:
         coming = pool.submit(lambda: list(islice(iterator, 1)))

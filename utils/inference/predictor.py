@@ -1,4 +1,4 @@
-"""``Predictor``: from checkpoints to lesions in slices and scans, in one line of Python."""
+"""``Predictor`` finds lesions in slices and scans, given checkpoints."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from utils.lesions import lesion_map, lesion_mask
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found in a slice: the probability of each class, float32 ``(C, H, W)``, at its own size."""
+    """The prediction for a slice: the probability of each class, float32 ``(C, H, W)``, at its own size."""
 
     probabilities: Tensor
 
@@ -35,11 +35,11 @@ class Prediction:
 
     @property
     def mask(self) -> np.ndarray:
-        """Where lesion is likelier than not, bool ``(H, W)``."""
+        """Pixels where lesion is likelier than background, bool ``(H, W)``."""
         return self.mask_at(0.5)
 
     def mask_at(self, threshold: float) -> np.ndarray:
-        """Where lesion is more probable than ``threshold``, in [0, 1), bool ``(H, W)``."""
+        """Pixels where the probability of lesion is above ``threshold``, in [0, 1); bool ``(H, W)``."""
         return lesion_mask(self.map, threshold)
 
     @cached_property
@@ -49,13 +49,13 @@ class Prediction:
 
 
 class Predictor:
-    """Finds lesions by one network or by the mean of several, rebuilt from their checkpoints alone.
+    """Finds lesions with one network, or with the mean of several, rebuilt from their checkpoints.
 
         found = Predictor("best.pth").predict("slice.png")
         found.mask, found.map  # bool and uint8, both (H, W)
 
-    Takes the checkpoints' paths and, by name, the settings of ``PredictionConfig``, such as ``device="cpu"``. Raises
-    InputError if a file is no checkpoint or a setting is not to be had.
+    Takes the paths of checkpoints and, by name, the settings of ``PredictionConfig``, such as ``device="cpu"``. Raises
+    InputError if a file is not a checkpoint or a setting is not available.
     """
 
     def __init__(self, *checkpoints: Path | str, **settings: Any) -> None:
@@ -76,7 +76,7 @@ class Predictor:
     def predict_scan(self, scan: Path | str | np.ndarray, *, window: Window = LUNG) -> np.ndarray:
         """Find the lesions of a scan: a path (NIfTI, NRRD, a DICOM folder) or axial slices ``(S, H, W)`` in HU.
 
-        Returns the probability of lesion, uint8 ``(S, H, W)``, 255 for certainty; above 127 it is likelier than not.
+        Returns the probability of lesion, uint8 ``(S, H, W)``, 255 for certainty; above 127, lesion is likelier.
         """
         hu = read_scan(Path(scan)).slices if isinstance(scan, Path | str) else scan
         slices = ScanSlices(hu, self.preprocessing, window=window)
@@ -87,7 +87,7 @@ class Predictor:
         return UnlabeledSlices(files, self.preprocessing, cache_gb=cache_gb)
 
     def predict_slices(self, slices: UnlabeledSlices | ScanSlices) -> Iterator[Prediction]:
-        """Yield what is found in each slice, several at a time, behind a progress bar."""
+        """Yield the prediction for each slice; computes several at a time and shows a progress bar."""
         options: dict[str, Any] = {"batchsize": self.batchsize, "num_workers": self.config.num_workers, **self._options}
         found = [predict(model, slices.prepared_by(each), **options) for model, each in self._networks]
         for of_networks in zip(*found, strict=True):
@@ -95,11 +95,11 @@ class Predictor:
 
     @property
     def batchsize(self) -> int:
-        """Slices at a time; by default 8 on a GPU, else 1, as more gain nothing."""
+        """Slices per batch; by default 8 on a GPU, else 1, as larger ones are no faster there."""
         return self.config.batchsize or (8 if self.device.type == "cuda" else 1)
 
     def summary(self) -> dict:
-        """How slices are prepared and predicted, for a table of results."""
+        """The settings of preprocessing and prediction, for a table of results."""
         return {**self.preprocessing.summary(), "tta": self.tta}
 
     @property

@@ -1,4 +1,4 @@
-"""Whole scans through a network: a lesion map in the scan's own space, what it amounts to, and how right it is."""
+"""Find whole scans and predict their lesions."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,17 +17,17 @@ from utils.inference.predictor import Predictor
 
 @dataclass(frozen=True)
 class Scan:
-    """A scan and, if it is at hand, the volume with its true lesions."""
+    """A scan and, if there is one, the volume with its true lesions."""
 
     path: Path
     truth: Path | None = None
 
 
 def find_scans(path: Path, truths: Path | None = None) -> list[Scan]:
-    """The scans at ``path``: a volume, a folder with a DICOM series, or a folder of either, but for
-    ``a_seg.nii.gz``; none in a folder of slices.
+    """The scans at ``path``: a volume, a folder with a DICOM series, or a folder of either, except
+    ``a_seg.nii.gz``. A folder of slices has none.
 
-    ``truths``: a volume or a folder of volumes; ``a_ct.nii.gz`` goes with ``a.nii.gz`` or ``a_seg.nii.gz``.
+    ``truths``: a volume or a folder of volumes; ``a_ct.nii.gz`` matches ``a.nii.gz`` or ``a_seg.nii.gz``.
     Raises InputError that names every scan without truth.
     """
     if is_volume(path):
@@ -46,7 +46,9 @@ def find_scans(path: Path, truths: Path | None = None) -> list[Scan]:
     volumes = [child for child in sorted(truths.iterdir()) if is_volume(child)] if truths.is_dir() else []
     by_case = {bare_case(volume): volume for volume in volumes if not case_of(volume).endswith("_ct")}
     if missing := [path.name for path in paths if bare_case(path) not in by_case]:
-        raise InputError(f"{truths}: no volume with the truth of {', '.join(missing)}; add it under the scan's name")
+        raise InputError(
+            f"{truths}: no volume with the true lesions of {', '.join(missing)}; add it under the scan's name"
+        )
     return [Scan(path, by_case[bare_case(path)]) for path in paths]
 
 
@@ -55,7 +57,7 @@ def predict_scans(
 ) -> Iterator[tuple[Scan, Volume, np.ndarray, np.ndarray | None]]:
     """Yield each scan with its volume, its lesion map, uint8 ``(S, H, W)``, and its true lesions or None.
 
-    One scan is held at a time; one that can't be used is left out and its error appended to ``left_out``.
+    Keeps one scan in memory. A scan that can't be read is skipped, and its error appended to ``left_out``.
     """
     for number, scan in enumerate(scans, start=1):
         tqdm.write(f"{'scan':<11} {number} of {len(scans)}: {scan.path}")

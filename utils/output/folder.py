@@ -1,4 +1,4 @@
-"""Where results go: folders that can be written, tables that grow by rows, and folders of masks."""
+"""Folders for results: masks, tables and pictures, without overwriting files of others."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ def prepare_folder(folder: Path) -> None:
 
 
 def holds_something(folder: Path) -> bool:
-    """Whether a folder has files that results might replace or be mistaken for; what an aborted start left is none."""
+    """Whether a folder has files that results might overwrite or be confused with, except those of a failed start."""
     if not folder.is_dir():
         return False
     files = [f for f in folder.iterdir() if not f.name.startswith((".", "events.out.tfevents."))]
@@ -35,7 +35,7 @@ def holds_something(folder: Path) -> bool:
 
 
 def append_row(path: Path, row: dict) -> None:
-    """Add a row to a CSV file; the first one brings the header."""
+    """Append a row to a CSV file; the first one adds the header."""
     with path.open("a") as file:
         writer = csv.DictWriter(file, row.keys(), lineterminator="\n")
         if file.tell() == 0:
@@ -44,11 +44,11 @@ def append_row(path: Path, row: dict) -> None:
 
 
 class ResultFolder:
-    """A folder of results: a table, masks, pictures, and ``summary.json``, which tells their origin.
+    """A folder of results: a table, masks, pictures, and ``summary.json``, which records their origin.
 
-    inputs: the slices or scans that the results are about, all of one folder; the mask of one has its name with
-    ``suffix``. A later run on the same inputs replaces what an earlier one left. Whatever else the folder holds is not
-    touched, and neither are the folders that the run ``reads``: InputError.
+    inputs: the slices or scans, all from one folder; the mask of each has its name with ``suffix``. A later run on the
+    same inputs replaces the results of an earlier one. Raises InputError if the folder contains other files, or files
+    that the run ``reads``.
     """
 
     SUBFOLDERS = ("prob", "compare", "overlay", "figures")
@@ -69,7 +69,7 @@ class ResultFolder:
         self.rows: list[dict[str, Any]] = []
         for read in (*reads, inputs[0].parent):
             if folder.resolve() in (read.resolve(), *read.resolve().parents):
-                raise InputError(f"{folder}: holds {read}, which is to be read; name another folder")
+                raise InputError(f"{folder}: contains {read}, which is read; name another folder")
         self._origin = {"inputs": _path_from(folder, inputs[0].parent), **made_by}
         prepare_folder(folder)
         if holds_something(folder):
@@ -79,11 +79,11 @@ class ResultFolder:
             masks = {self.path_of(path).name for path in inputs}
             if others := [name for name in present if name not in masks]:
                 raise InputError(
-                    f"{folder}: holds {', '.join(others)}, which come from nothing in {inputs[0].parent}; "
+                    f"{folder}: contains {', '.join(others)}, which match nothing in {inputs[0].parent}; "
                     "remove them or name another folder"
                 )
             print(f"{'results':<11} replacing those of an earlier run in {folder}")
-            for name in {*present, *self.TABLES}:  # lest an interrupted run leave a mixture of old and new
+            for name in {*present, *self.TABLES}:  # an interrupted run must not leave old beside new results
                 (folder / name).unlink(missing_ok=True)
             names = masks | {f"{case_of(path)}.png" for path in inputs}
             for file in [file for name in self.SUBFOLDERS for file in (folder / name).glob("*")]:
@@ -98,7 +98,7 @@ class ResultFolder:
         self.rows.append(row)
 
     def path_of(self, path: Path, subfolder: str = "", suffix: str | None = None) -> Path:
-        """Where the mask of an input goes, or its map or picture in a subfolder, which is created."""
+        """The path for the mask of an input, or for its map or picture in a subfolder, which is created."""
         (self.folder / subfolder).mkdir(exist_ok=True)
         return self.folder / subfolder / f"{case_of(path)}{suffix or self.suffix}"
 
@@ -107,7 +107,7 @@ class ResultFolder:
         Image.fromarray(pixels).save(self.path_of(path, subfolder))
 
     def write_summary(self, summary: dict) -> None:
-        """Write ``summary.json``: the origin, and what was found over all images."""
+        """Write ``summary.json``: the origin, and the summary of all images."""
         (self.folder / "summary.json").write_text(json.dumps(self._origin | summary, indent=2) + "\n")
 
     def _stop_unless_from_the_same_inputs(self) -> None:
@@ -116,13 +116,13 @@ class ResultFolder:
         except (OSError, ValueError, KeyError, TypeError):
             origin = None
         if origin is None:
-            raise InputError(f"{self.folder}: holds files that this script did not write; name another folder")
+            raise InputError(f"{self.folder}: contains files that this script did not write; name another folder")
         if origin != self._origin["inputs"]:
             raise InputError(
-                f"{self.folder}: holds results of what is in {(self.folder / origin).resolve()}; name another folder"
+                f"{self.folder}: contains results for {(self.folder / origin).resolve()}; name another folder"
             )
 
 
 def _path_from(folder: Path, other: Path) -> str:
-    """The way from a folder to another, which holds when both are moved together."""
+    """The relative path from a folder to another, which stays valid if both are moved together."""
     return os.path.relpath(other.resolve(), folder.resolve())

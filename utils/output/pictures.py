@@ -16,7 +16,7 @@ ERROR_COLOURS = {"true positive": (1.0, 1.0, 1.0), "false positive": (1.0, 0.0, 
 
 
 class Panel(NamedTuple):
-    """One cell of a sheet: gray ``(H, W)`` or RGB ``(H, W, 3)`` in [0, 1], a mask to lay over it, and a caption."""
+    """One cell of a sheet: gray ``(H, W)`` or RGB ``(H, W, 3)`` in [0, 1], a mask to overlay, and a caption."""
 
     image: np.ndarray
     mask: np.ndarray | None = None
@@ -110,6 +110,6 @@ def draw_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
 
 def _figure(width: float, height: float) -> "Figure":
     """An empty matplotlib figure, in inches of 100 pixels."""
-    from matplotlib.figure import Figure  # here, as it takes half a second, and test.py without truth draws nothing
+    from matplotlib.figure import Figure  # slow to import, and test.py without true masks draws nothing
 
     return Figure(figsize=(width, height), dpi=100, layout="constrained")

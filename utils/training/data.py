@@ -1,4 +1,4 @@
-"""The slices that a run learns and is validated on, and how they are loaded."""
+"""The slices that a run trains and validates on, and how to load them."""
 
 import os
 from collections.abc import Sequence
@@ -34,9 +34,9 @@ def labeled_pairs(config: TrainingConfig, pairs: Sequence[Pair] | None = None) -
 def read_labeled(
     config: TrainingConfig, start: Start | None = None, pairs: Sequence[Pair] | None = None
 ) -> tuple[LesionSlices, LesionSlices | None, Preprocessing]:
-    """The labeled slices to train on, those to validate on, if any, and what is done to all slices.
+    """The labeled slices to train on, those to validate on, if any, and the preprocessing of all slices.
 
-    A new run learns the orientation of its training slices; one that starts from a checkpoint has its.
+    A new run learns the orientation from its training slices; a run with ``start`` takes it from the checkpoint.
     """
     train_pairs, val_pairs = labeled_pairs(config, pairs)
     typical = Preprocessing(**start.content["preprocessing"]).typical_slice if start and config.align_turns else None
@@ -54,7 +54,7 @@ def read_labeled(
 def read_pseudo_labeled(
     config: TrainingConfig, preprocessing: Preprocessing
 ) -> tuple[LesionSlices, LesionSlices | None]:
-    """The unlabeled slices with their pseudo masks and, if these are known, with their true ones."""
+    """The unlabeled slices with their pseudo masks and, if known, with their true masks."""
     images, masks = config.folder("semi_img_path"), config.folder("semi_msk_path")
     pseudo = LesionSlices(pair_by_stem(images, masks), preprocessing, cache_gb=config.cache_gb, pseudo=True)
     report_pairs("pseudo", pseudo)
@@ -65,7 +65,7 @@ def read_pseudo_labeled(
 
 
 def loader_options(config: TrainingConfig, *slices: LesionSlices) -> dict:
-    """How a DataLoader is to read the slices: by workers if they are decoded anew at every access."""
+    """Options of a DataLoader: with workers if the slices are decoded at every access."""
     workers = config.num_workers
     if workers is None:
         workers = 0 if all(part.kept for part in slices) else min(4, os.cpu_count() or 1)

@@ -1,4 +1,4 @@
-"""What a run reports: log.csv, TensorBoard events, curves and pictures."""
+"""The log of a run: log.csv, TensorBoard events, curves and pictures."""
 
 import csv
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from utils.output.pictures import Panel, draw_curves, draw_sheet
 
 
 class RunLog:
-    """The record of a run in its folder: an epoch a row in ``log.csv`` and in the events, pictures on request.
+    """The log of a run in its folder: one row per epoch in ``log.csv`` and in the events, pictures on request.
 
-    A resumed run keeps the rows of the ``epochs_done`` before it and drops what a killed run wrote after them;
-    if the log was left behind, a new one begins.
+    A resumed run keeps the first ``epochs_done`` rows and removes those that a killed run wrote after them; without an
+    earlier log, it starts a new one.
     """
 
     def __init__(self, folder: Path, *, epochs_done: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # here, as only training writes events
+        from torch.utils.tensorboard import SummaryWriter  # slow to import; only training writes events
 
         self.folder = folder
         log = folder / "log.csv"
@@ -47,7 +47,7 @@ class RunLog:
         tqdm.write(line)
 
     def draw(self, name: str, slices: LesionSlices, *, predict: Callable[[Tensor], Tensor]) -> None:
-        """Write ``curves.png`` and ``<name>.png``: six of the slices, their truth and what is predicted.
+        """Write ``curves.png`` and ``<name>.png``: six of the slices, their true masks and predictions.
 
         predict: from images float32 ``(N, 1, size, size)`` to masks bool ``(N, size, size)``.
         """
@@ -56,7 +56,7 @@ class RunLog:
         columns = []
         for index in chosen:
             image, mask = slices[index]
-            predicted = predict(image[None])[0]  # one at a time: six might not fit where two are trained on
+            predicted = predict(image[None])[0]  # one at a time: six may not fit in memory
             dice = scores(predicted, mask)["dice"]
             gray = image[0].numpy()
             columns.append(

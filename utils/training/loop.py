@@ -29,11 +29,11 @@ from utils.training.saving import RunCheckpoints
 from utils.training.state import Training
 
 READ_LOSS_EVERY = 1  # seconds; reading a loss makes the host wait for the GPU
-DRAW_EVERY = 30  # seconds; drawing takes about one, an epoch of a small network less
+DRAW_EVERY = 30  # seconds; drawing takes about one, more than an epoch of a small network
 
 
 def initial_model(config: TrainingConfig, start: Start | None = None) -> nn.Module:
-    """A new network, or that of the checkpoint to start from, on the device of the config."""
+    """A new network, or the one of the checkpoint to start from, on the device of the config."""
     model = rebuild(start.content, start.path) if start else build_model(**config.network)
     return model.to(choose_device(config.device))
 
@@ -50,13 +50,13 @@ def fit(
 ) -> None:
     """Train ``model`` for ``config.epoch`` epochs and keep the results in ``config.save_folder``.
 
-    method: the batches, and what is learned of them; one pass over the batches is an epoch.
-    validation: its mean Dice decides which weights become ``best.pth``, and some of it is drawn in ``validation.png``.
-    Without it (None) the newest weights do, and some labeled slices are drawn in ``training.png``.
-    preprocessing: what was done to the slices; with the name of the ``script`` it is kept in the checkpoints.
-    start: the checkpoint that ``model`` comes from, or of the run to resume; its content is released.
-    ``last.pth`` has all that a resumed run needs to go on bit for bit.
-    Raises InputError if there is no full batch, the folder can't be written, or the loss stops being finite.
+    method: the batches, and what to learn from them; one pass over the batches is an epoch.
+    validation: the weights with the best mean Dice on it become ``best.pth``, and ``validation.png`` shows six of it.
+    Without it (None), ``best.pth`` has the newest weights, and ``training.png`` shows six labeled slices.
+    preprocessing: stored in the checkpoints, with the name of the ``script``.
+    start: the checkpoint of ``model``, or of the run to resume; its content is released.
+    A run resumed from ``last.pth`` gives the same result bit for bit.
+    Raises InputError if there is no full batch, the folder can't be written, or the loss is no longer finite.
     """
     batches, folder = method.batches, config.save_folder
     if len(batches) == 0:
@@ -93,7 +93,7 @@ def fit(
         if time.monotonic() - drawn_at > DRAW_EVERY or epoch == config.epoch:
             log.draw(*shown, predict=partial(_lesions, training))
             drawn_at = time.monotonic()
-        # Without validation every epoch is the best so far; writing it as often would take longer than to train it.
+        # Without validation every epoch is the best so far, and writing each could take longer than training it.
         checkpoints.save(epoch, best, is_best=is_best, can_wait=validation is None)
     bar.close()
     log.close()
@@ -114,16 +114,16 @@ def _begin(
     elif start:
         _warn_if_seen(validation, start)
     if start:
-        start.content = {}  # frees as much memory as the network and the optimizer take
+        start.content = {}  # frees as much memory as network and optimizer take
     return done, best
 
 
 def _report_end(training: Training, config: TrainingConfig, best: float, *, validated: bool) -> None:
     print(f"finished    {config.save_folder / 'best.pth'}" + (f", validation Dice {best:.4f}" if validated else ""))
     if training.device.type == "cuda":
-        print(f"memory      {torch.cuda.max_memory_allocated(training.device) / 1e9:.2f} GB of the GPU's at most")
+        print(f"memory      {torch.cuda.max_memory_allocated(training.device) / 1e9:.2f} GB of GPU memory at most")
     if best == 0:
-        warn("not one lesion was found in the validation slices; look at validation.png and curves.png")
+        warn("no lesion was found in the validation slices; look at validation.png and curves.png")
 
 
 def _train_epoch(training: Training, method: Supervised, bar: tqdm, last: Path) -> dict[str, float]:
@@ -167,11 +167,11 @@ def _stems(validation: LesionSlices | None) -> list[str]:
 
 
 def _stop_if_the_split_changed(validation: LesionSlices | None, start: Start) -> None:
-    # Slices that the run has trained on would make its validation Dice look better than it is.
+    # Validation slices that the run has trained on would give too high a Dice.
     if changed := sorted(set(_stems(validation)) ^ set(start.content["run"]["validation"])):
         raise InputError(
-            f"--resume {start.path}: the validation slices are not those of the run ({', '.join(changed)} differ); "
-            "restore the slices and --seed, or start anew with --pretrained_model"
+            f"--resume {start.path}: the validation slices changed ({', '.join(changed)} differ); "
+            "restore the slices and --seed, or start a new run with --pretrained_model"
         )
 
 
@@ -180,7 +180,7 @@ def _warn_if_seen(validation: LesionSlices | None, start: Start) -> None:
     if run and (seen := sorted(set(_stems(validation)) - set(run["validation"]))):
         warn(
             f"{start.path} may have been trained on validation slices ({', '.join(seen)}), whose Dice "
-            "is then too good; give both runs the same --seed and --val_fraction"
+            "is then too high; give both runs the same --seed and --val_fraction"
         )
 
 

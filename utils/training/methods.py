@@ -1,4 +1,4 @@
-"""The training methods: which batches an epoch has, what is learned of each, and what is reported.
+"""The training methods: the batches of an epoch, what to learn from each, and what to report.
 
 ``fit`` calls ``start_epoch``, ``prepare`` for every batch and ``report``, in this order. A new method is a subclass
 and a line in ``SEMI_SUPERVISED``, whose names are the choices of ``--method``.
@@ -23,7 +23,7 @@ from utils.training.teacher import TeacherLabels
 class Supervised:
     """Learn the labeled slices, in random order."""
 
-    best_restarts_at: int | None = None  # epoch from which the best one is sought anew
+    best_restarts_at: int | None = None  # epoch at which the search for the best one restarts
 
     def __init__(self, config: TrainingConfig, labeled: LesionSlices, preprocessing: Preprocessing) -> None:
         self.config, self.labeled = config, labeled
@@ -32,7 +32,7 @@ class Supervised:
 
     @property
     def labeled_share(self) -> float:
-        """Of the batches of this epoch; labeled slices come first."""
+        """The share of labeled slices, which come first, in the batches of this epoch."""
         return 1.0
 
     def _load(self) -> DataLoader:
@@ -40,22 +40,22 @@ class Supervised:
         return DataLoader(self.labeled, batch_size=self.config.batchsize, shuffle=True, drop_last=True, **options)
 
     def start_epoch(self, epoch: int) -> None:
-        """Get ready for the batches of an epoch, the first of which is 1."""
+        """Prepare for the batches of an epoch, counted from 1."""
 
     def prepare(self, images: Tensor, masks: Tensor, teacher: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """What is learned of a batch: images float32 ``(N, 1, S, S)`` and masks int64 ``(N, S, S)``, in that form.
+        """The batch to learn: images float32 ``(N, 1, S, S)`` and masks int64 ``(N, S, S)``, returned in the same form.
 
-        teacher: maps images to logits by the averaged weights.
+        teacher: maps images to logits with the averaged weights.
         """
         return self.augmentation(images, masks) if self.config.data_augmentation else (images, masks)
 
     def report(self) -> dict[str, float]:
-        """Columns of log.csv on the epoch that ends."""
+        """More columns of log.csv for this epoch."""
         return {}
 
 
 class PseudoLabels(Supervised):
-    """Learn labeled and pseudo-labeled slices, half and half, and at last the labeled ones alone (the paper)."""
+    """Learn labeled and pseudo-labeled slices, half and half (the paper), and finally only the labeled ones."""
 
     def __init__(
         self,
@@ -65,11 +65,11 @@ class PseudoLabels(Supervised):
         pseudo: LesionSlices,
         truth: LesionSlices | None = None,
     ) -> None:
-        """truth: of the pseudo-labeled slices, with their true masks, for methods that score the labels they make."""
+        """truth: the pseudo-labeled slices with their true masks, for methods that score the labels they make."""
         self.mixed_epochs = config.epoch - round(config.epoch * config.labeled_finish)
-        # Near pre-trained weights, chosen on the same slices, an early epoch can win by luck.
+        # Early epochs are close to pre-trained weights chosen on the same slices, and can win by chance.
         self.best_restarts_at = self.mixed_epochs + 1
-        # Many unlabeled slices hold little lesion; drawn by its area, they hold about as much as labeled ones do.
+        # Many unlabeled slices have little lesion; drawn by its area, they have about as much as labeled slices.
         weights = 1 + pseudo.lesion_areas() if config.favor_lesions else torch.ones(len(pseudo))
         self.mixture = HalfAndHalf(len(labeled), weights, config.batchsize, mixed_epochs=self.mixed_epochs)
         self.pseudo, self.truth = pseudo, truth
@@ -88,11 +88,11 @@ class PseudoLabels(Supervised):
 
 
 class MeanTeacher(PseudoLabels):
-    """As PseudoLabels, but at every step the averaged weights label the second half anew (teacher.py)."""
+    """As PseudoLabels, but at every step the averaged weights label the second half (teacher.py)."""
 
     @cached_property
     def labels(self) -> TeacherLabels:
-        """The labels that are made, and the counts of them."""
+        """Makes the labels, and counts them."""
         return TeacherLabels(self.config.confidence, self.augmentation, truth_known=self.truth is not None)
 
     def prepare(self, images: Tensor, masks: Tensor, teacher: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:

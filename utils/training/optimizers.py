@@ -48,6 +48,6 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opt
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: TrainingConfig, steps_per_epoch: int) -> LambdaLR:
-    """The learning-rate schedule of the config, to be stepped after every optimizer step."""
+    """The learning-rate schedule of the config, which takes a step after every optimizer step."""
     schedule = SCHEDULES[config.lr_schedule]
     return LambdaLR(optimizer, lambda step: schedule(step, config, steps_per_epoch))

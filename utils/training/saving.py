@@ -1,4 +1,4 @@
-"""The checkpoints of a run: which are written after an epoch."""
+"""Write the checkpoints of a run."""
 
 import time
 
@@ -13,7 +13,7 @@ SAVE_SHARE = 0.05  # of the time; a full-width last.pth takes 1 GB, longer to wr
 class RunCheckpoints:
     """``best.pth``, ``last.pth`` and the snapshots of a run, in its folder.
 
-    about: what they say of the run: ``preprocessing`` and ``run``, as in utils/checkpoint.py.
+    about: their entries ``preprocessing`` and ``run``, as in utils/checkpoint.py.
     """
 
     def __init__(self, config: TrainingConfig, training: Training, about: dict) -> None:

@@ -16,10 +16,10 @@ from utils.training.optimizers import build_optimizer, build_schedule
 
 
 class Training:
-    """All that a training step changes, and that a resumed run therefore needs.
+    """Everything that a training step changes; a resumed run needs all of it.
 
-    ``model`` is the network that learns, ``average`` the network of its averaged (EMA) weights. Nothing in a step makes
-    the host wait for the GPU, but for fp16's search for overflows. ``trained``: the network's weights are not random.
+    ``model``: the network that learns. ``average``: the network with its averaged (EMA) weights. ``trained``: the
+    weights are not random. No step makes the host wait for the GPU, except fp16's search for overflows.
     """
 
     def __init__(
@@ -49,15 +49,15 @@ class Training:
         return self.optimizer.param_groups[0]["lr"]
 
     def step(self, images: Tensor, masks: Tensor, *, labeled_share: float = 1.0) -> Tensor:
-        """Learn from images float32 ``(N, C, H, W)`` and masks int64 ``(N, H, W)``; the loss, still on the device.
+        """Learn from images float32 ``(N, C, H, W)`` and masks int64 ``(N, H, W)``. Returns the loss, on the device.
 
-        The lesion margin is for the labeled share of them, the first: a network trained with it labels the others.
+        The lesion margin applies to the first ``labeled_share`` of them; pseudo masks come from a network with margin.
         """
         loss = torch.zeros((), device=self.device)
         margins = torch.full((len(images), 1, 1, 1), self.lesion_margin, device=self.device)
         margins[round(len(images) * labeled_share) :] = 0
         for first in range(self.accumulate):
-            # Every so many slices, so that each part of a batch has its share of the pseudo-labeled ones.
+            # Strided, so that each part of a batch has its share of pseudo-labeled slices.
             part_images, part_masks, part_margins = (x[first :: self.accumulate] for x in (images, masks, margins))
             with autocast(self.device, self.precision):
                 part_loss = self.loss(self.forward(part_images), part_masks, margin=part_margins)
@@ -69,7 +69,7 @@ class Training:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad()  # now, lest gradients take memory beside the next step's activations
+        self.optimizer.zero_grad()  # frees memory for the activations of the next step
         self.schedule.step()
         self._update_average()
         self.steps += 1
@@ -84,17 +84,17 @@ class Training:
     @torch.no_grad()
     def _update_average(self) -> None:
         decay = self.ema_decay
-        if not self.trained:  # a shorter memory at first, so that the random initial weights are forgotten soon
+        if not self.trained:  # decays faster at first, to forget the random initial weights
             decay = min(decay, (1 + self.steps) / (10 + self.steps)) if self.steps else 0.0
         pairs = list(zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True))
         averaged, newest = zip(*[pair for pair in pairs if pair[0].is_floating_point()], strict=True)
         torch._foreach_lerp_(averaged, newest, 1 - decay)
         for count, newest_count in pairs:
-            if not count.is_floating_point():  # of batches that batch norm has seen
+            if not count.is_floating_point():  # batches seen by batch norm
                 count.copy_(newest_count)
 
     def is_finite(self) -> bool:
-        """Whether no weight, neither of the network nor of the average, is NaN or infinite."""
+        """Whether all weights, of the network and of the average, are finite."""
         weights: list[Tensor] = [*self.model.parameters(), *self.average.parameters()]
         return bool(torch.stack(torch._foreach_norm(weights)).isfinite().all())
 
@@ -111,7 +111,7 @@ class Training:
         }
 
     def load_state_dict(self, state: dict, *, lr: float, weight_decay: float) -> None:
-        """Go on from a saved state, with this learning rate and weight decay, which may have been given anew."""
+        """Continue from a saved state; learning rate and weight decay may differ from the saved ones."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.steps, self.trained = self.schedule.last_epoch, state["trained"]

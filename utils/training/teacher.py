@@ -1,7 +1,7 @@
-"""Semi-supervised training with a teacher: pseudo labels that are made anew at every step.
+"""Semi-supervised training with a teacher, which makes new pseudo labels at every step.
 
-The averaged weights of the network (Mean Teacher, Tarvainen & Valpola 2017) label a slice as it was turned and shifted;
-the network learns that label on the same slice with other gray levels (FixMatch, Sohn et al. 2020) and with a piece of
+The averaged weights of the network (Mean Teacher, Tarvainen & Valpola 2017) label a slice after rotation and shift. The
+network learns that label on the same slice with other gray levels (FixMatch, Sohn et al. 2020) and with a piece of
 another slice in it (CutMix, Yun et al. 2019).
 """
 
@@ -18,15 +18,15 @@ from data.labels import IGNORE
 class TeacherLabels:
     """Augments a batch of which the second half is unlabeled, and labels that half.
 
-    Pixels whose likelier class has a probability below ``confidence`` are left to ignore. Call it with images float32
+    Pixels whose likelier class has a probability below ``confidence`` are ignored. Call it with images float32
     ``(N, 1, S, S)`` in [0, 1], masks int64 ``(N, S, S)`` and the teacher, which maps images to logits; it returns
-    images and masks of the same form. The second half of the masks is not learned; ``truth_known`` says that the labels
-    can be scored by it.
+    images and masks in the same form. The second half of the masks is not learned. With ``truth_known``, it is the
+    truth, by which the labels are scored.
     """
 
     def __init__(self, confidence: float, augmentation: Augmentation, *, truth_known: bool = False) -> None:
         self.confidence, self.augmentation, self.truth_known = confidence, augmentation, truth_known
-        self._counts: list[Tensor] = []  # of each step: pixels, those kept, labeled right as lesion, lesion in both
+        self._counts: list[Tensor] = []  # of each step: pixels, kept, lesion in both, lesion in labels, lesion in truth
 
     def __call__(self, images: Tensor, masks: Tensor, teacher: Callable) -> tuple[Tensor, Tensor]:
         images, masks = self.augmentation.move(images, masks)
@@ -43,8 +43,8 @@ class TeacherLabels:
         self._counts.append(torch.stack([each.sum() for each in counted]))
 
     def report(self) -> dict[str, float]:
-        """On the labels since the last report: the share of pixels kept, 0 if there were none, and, if the truth is
-        known, the Dice of all of them together before any was left out, NaN if there is no lesion."""
+        """On the labels since the last report: the share of pixels kept (0 without labels) and, if the truth is known,
+        the Dice of all of them, ignored pixels included (NaN without lesion)."""
         counted = torch.stack(self._counts).sum(dim=0).tolist() if self._counts else [0] * 5
         pixels, kept, both, lesion, true_lesion = counted
         self._counts.clear()

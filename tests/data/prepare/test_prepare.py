@@ -206,7 +206,7 @@ def test_bad_scans_are_told_and_the_rest_is_done(scans, prepared, tmp_path):
     flags = ["covid-19-20", "--source", source, "--keep", "all", "--test_fraction", 0]
     code, out, error = prepared(*flags)
     lines = error.splitlines()
-    assert code == 1 and len(lines) == 4 and "3 of 5 scans were left out" in lines[-1]
+    assert code == 1 and len(lines) == 4 and "3 of 5 scans could not be processed" in lines[-1]
     for line, (name, says) in zip(
         sorted(lines[:3]),
         [("0000_ct", "not a readable volume"), ("0001_seg", "not in the space"), ("0003_seg", "not of the shape")],
@@ -264,7 +264,7 @@ def test_a_split_of_ones_own(scans, prepared, tmp_path):
     flags = ["covid-19-20", "--source", scans, "--split", split, "--keep", "all", "--size", 16]
     rows = [f"volume-covid19-A-{index:04},{'test' if index == 3 else 'train'}" for index in range(COUNT)]
     for text, says in {
-        "\n".join(["case,split", *rows[1:]]): "lacks volume-covid19-A-0000",
+        "\n".join(["case,split", *rows[1:]]): "has no row for volume-covid19-A-0000",
         "\n".join(["case,split", *rows, "x,exam"]): "x (exam)",
         "case,part": "columns case,split",
     }.items():

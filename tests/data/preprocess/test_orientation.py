@@ -151,7 +151,7 @@ def test_a_network_finds_the_same_in_turned_slices(phantom, tmp_path, call):
         options = ["--test_img_path", folder, "--img_save_folder", tmp_path / name, "--save_prob"]
         code, out[name], _ = call("test", "--pretrained_model", best, *options)
         assert code == 0
-    assert "10 of them turned" in out["turned"] and "them turned" not in out["plain"]
+    assert "10 of them rotated" in out["turned"] and "them rotated" not in out["plain"]
     for file in list_slices(tmp_path / "plain" / "prob"):
         plain, turned = (np.asarray(Image.open(tmp_path / name / "prob" / file.name), int) for name in out)
         assert np.abs(np.rot90(plain) - turned).max() <= 2 and (plain != np.rot90(plain)).mean() > 0.5
@@ -178,7 +178,7 @@ def test_labeled_slices_are_turned_in_a_new_run_as_in_a_resumed_one(phantom, tmp
     new = [*data, *SMALL, "--epoch", 1, "--save_folder", tmp_path / "run"]
     for flags in (new, ["--resume", tmp_path / "run" / "last.pth", "--epoch", 2]):
         code, report, _ = call("supervised_train", *flags)
-        assert code == 0 and "1 of them turned" in report
+        assert code == 0 and "1 of them rotated" in report
 
 
 @pytest.mark.parametrize(("flag", "mirror"), [("--align_turns", -1), ("--no-align_turns", None)])

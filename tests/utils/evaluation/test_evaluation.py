@@ -148,7 +148,7 @@ def test_what_is_read_is_not_deleted(call, data, predicted, tmp_path):
     assert call("test", *flags)[0] == 0
     maps = shutil.copytree(predicted / "prob", tmp_path / "scores" / "prob")
     flags = ["--data_root", data, "--predictions", maps, "--img_save_folder", tmp_path / "scores"]
-    refused(call, "test", *flags, names=[tmp_path / "scores", "to be read"], kept=tmp_path)
+    refused(call, "test", *flags, names=[tmp_path / "scores", "which is read"], kept=tmp_path)
     (tmp_path / "scores" / "figures" / "notes.txt").write_text("mine")
     flags = ["--data_root", data, "--predictions", predicted / "prob", "--img_save_folder", tmp_path / "scores"]
     assert call("test", *flags, "--table", "latex")[0] == 0
@@ -161,7 +161,7 @@ def test_truth_and_lungs_in_the_folder_of_results_are_not_deleted(call, data, ch
     flags = ["--data_root", data, "--pretrained_model", checkpoint, "--image_size", 64, "--img_save_folder", predicted]
     flags += ["--test_img_path", data / "Test-Image"]
     for flag in ("--test_msk_path", "--lung_mask_path"):
-        refused(call, "test", *flags, flag, predicted, names=[predicted, "to be read"], kept=predicted)
+        refused(call, "test", *flags, flag, predicted, names=[predicted, "which is read"], kept=predicted)
 
 
 def test_means_that_are_compared_are_of_the_same_images(call, data, predicted, tmp_path):
@@ -352,7 +352,7 @@ def test_faults_in_predictions(call, data, predicted, tmp_path):
         (["--pretrained_model", "m.pth", "--no-resize"], ["--no-resize", "--predictions"]),
         (["--pretrained_model", "m.pth", "--image_size", 100000], ["--image_size", "at most 4096"]),
         (["--predictions", "maps", "--pretrained_model", "m.pth"], ["--pretrained_model", "--predictions"]),
-        (["--pretrained_model", "m.pth", "--test_img_path", "x", "--table", "latex"], ["--table latex", "truth"]),
+        (["--pretrained_model", "m.pth", "--test_img_path", "x", "--table", "latex"], ["--table latex", "true masks"]),
         (["--pretrained_model", "m.pth", "--threshold", 1], ["--threshold", "at most"]),
         (["--pretrained_model", "m.pth", "--empty", "two"], ["--empty", "two"]),
     ],

@@ -111,9 +111,9 @@ def test_scans_that_cannot_be_used_are_left_out(call, scans, checkpoint, tmp_pat
     code, printed, error = call("test", *flags, "--img_save_folder", tmp_path / "out")
     assert code == 1 and len(rows(tmp_path / "out" / "scores.csv")) == 4 and "4 scans" in printed
     assert error.splitlines()[0].startswith(f"error: {bad}: not a readable volume")
-    assert "1 of 5 scans were left out" in error.splitlines()[-1]
+    assert "1 of 5 scans could not be processed" in error.splitlines()[-1]
     (source / "volume-covid19-A-0002_seg.nii.gz").unlink()
-    names = [source, "volume-covid19-A-0002_ct.nii.gz", "no volume with the truth"]
+    names = [source, "volume-covid19-A-0002_ct.nii.gz", "no volume with the true lesions"]
     flags += ["--test_msk_path", source, "--img_save_folder", tmp_path / "other"]
     refused(call, "test", *flags, names=names, kept=tmp_path)
 
@@ -156,7 +156,7 @@ def test_a_truth_in_the_folder_of_results_is_not_deleted(call, scans, checkpoint
     flags += ["--img_save_folder", tmp_path / "out"]
     assert call("test", *flags)[0] == 0
     truth = tmp_path / "out" / "0000.nii.gz"
-    refused(call, "test", *flags, "--test_msk_path", truth, names=[truth, "to be read"], kept=tmp_path)
+    refused(call, "test", *flags, "--test_msk_path", truth, names=[truth, "which is read"], kept=tmp_path)
 
 
 def test_a_full_disk_is_told_in_a_line(call, scans, checkpoint, tmp_path, monkeypatch):
