@@ -21,21 +21,3 @@ from utils.inference.predictor import Prediction, Predictor
 from utils.training.data import read_labeled, read_pseudo_labeled
 from utils.training.loop import fit, initial_model
 from utils.training.methods import SEMI_SUPERVISED, MeanTeacher, PseudoLabels, Supervised
-
-__all__ = [
-    "MODELS",
-    "RECIPES",
-    "SEMI_SUPERVISED",
-    "MeanTeacher",
-    "Prediction",
-    "PredictionConfig",
-    "Predictor",
-    "PseudoLabels",
-    "Supervised",
-    "TrainingConfig",
-    "build_model",
-    "fit",
-    "initial_model",
-    "read_labeled",
-    "read_pseudo_labeled",
-]

@@ -5,7 +5,6 @@ bit: weights after three epochs of both trainers by each recipe, runs resumed an
 other version wrote, pseudo masks, masks, probability maps and tables.
 """
 
-import argparse
 import csv
 import gzip
 import json
@@ -38,13 +37,13 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = (args.keep or Path(scratch) / "results").resolve()
-        sys.exit(compare(args, folder, Path(scratch) / "code"))
+        sys.exit(compare(args.commit, folder, Path(scratch) / "code"))
 
 
-def compare(args: argparse.Namespace, folder: Path, before: Path) -> int:
+def compare(commit: str, folder: Path, before: Path) -> int:
     """Run both versions, print what differs, and return the exit code."""
     git("clone", "--quiet", ROOT, before)
-    git("-C", before, "checkout", "--quiet", args.commit)
+    git("-C", before, "checkout", "--quiet", commit)
     draw(before, folder / "data")
     versions = {"before": before, "now": ROOT}
     for version, code in versions.items():

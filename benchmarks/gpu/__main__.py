@@ -30,7 +30,7 @@ from utils.cli.parser import Parser, number, run
 def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a step ends with this command
     args = parse_options()
-    head = describe(args)
+    head = describe(rehearse=args.rehearse)
     report = Report(args.save_folder, head)
     claim(
         args.scratch / "made_by.json",
@@ -41,7 +41,8 @@ def main() -> None:
     end = started + 60 * args.minutes
     if args.rehearse:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # at toy sizes, two threads wait for each other
-        draw_phantom(args, end)
+        args.data_root = args.scratch / "phantom"
+        draw_phantom(args.data_root, args.save_folder / "log.txt", end)
     data, results, scratch = (path.resolve() for path in (args.data_root, args.save_folder, args.scratch))
     job = Job(data, results, scratch, TOY if args.rehearse else FULL)
 
@@ -95,30 +96,28 @@ def parse_options() -> argparse.Namespace:
     return args
 
 
-def draw_phantom(args: argparse.Namespace, end: float) -> None:
-    """The slices of a rehearsal."""
-    args.data_root = args.scratch / "phantom"
-    shutil.rmtree(args.data_root, ignore_errors=True)
+def draw_phantom(folder: Path, log: Path, end: float) -> None:
+    """Draw the slices of a rehearsal."""
+    shutil.rmtree(folder, ignore_errors=True)
     counts = ["--labeled", 6, "--unlabeled", 4, "--test", 2, "--size", 64]
     try:
-        run_until(end, ["-m", "data.phantom", "--out", args.data_root.resolve(), *counts], args.save_folder / "log.txt")
+        run_until(end, ["-m", "data.phantom", "--out", folder.resolve(), *counts], log)
     except StepError as error:
-        raise InputError(f"{args.data_root}: {error}") from error
+        raise InputError(f"{folder}: {error}") from error
 
 
-def describe(args: argparse.Namespace) -> dict:
-    """What all steps of a report share: the machine, the versions, and whether it is a rehearsal."""
+def describe(*, rehearse: bool) -> dict[str, str]:
+    """The machine, the versions, and whether this is a rehearsal."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     commit = ""
     if shutil.which("git"):
         git = ["git", "describe", "--always", "--dirty"]
         commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    sizes = "toy, phantom slices" if args.rehearse else "full"
     return {
         "machine": describe_machine(device),
         "torch": torch.__version__,
         "commit": commit or "unknown",
-        "sizes": sizes,
+        "sizes": "toy, phantom slices" if rehearse else "full",
     }
 
 

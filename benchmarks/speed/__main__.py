@@ -15,9 +15,10 @@ from benchmarks.speed.network import (
     measure_training,
 )
 from benchmarks.speed.report import Report
+from benchmarks.speed.setting import Setting
 from benchmarks.speed.slices import measure_loading, measure_test
 from utils.cli.machine import add_device_options
-from utils.cli.parser import Parser, number, run
+from utils.cli.parser import Parser, number, run, settings
 from utils.device import choose_device, choose_precision
 from utils.output.folder import prepare_folder
 
@@ -43,18 +44,19 @@ def main() -> None:
     add_device_options(parser)
     args = parser.parse_args()
     args.device = choose_device(args.device)
-    choose_precision(args.amp, args.device)  # refuses what the device can't do, before anything is measured
-    if args.image_size % 16 or args.batchsize % 2:
+    choose_precision(args.amp, args.device)  # fails before anything is measured
+    setting = settings(args, Setting)
+    if setting.image_size % 16 or setting.batchsize % 2:
         parser.error("--image_size, --batchsize: give a multiple of 16, and an even number")
-    prepare_folder(args.save_folder)
-    print(f"machine     {describe_machine(args.device)}", flush=True)
+    prepare_folder(setting.save_folder)
+    print(f"machine     {describe_machine(setting.device)}", flush=True)
 
-    print(f"time        about {max(1, round(estimate_minutes(args, time_forward(args))))} min", flush=True)
+    print(f"time        about {max(1, round(estimate_minutes(setting, time_forward(setting))))} min", flush=True)
 
-    report = Report(args)
+    report = Report(setting)
     for name, measure in PARTS.items():
-        if name in args.parts:
-            measure(report, args)
+        if name in setting.parts:
+            measure(report, setting)
 
 
 if __name__ == "__main__":

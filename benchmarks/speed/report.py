@@ -1,6 +1,5 @@
 """The table of the measured work: printed row by row, and kept in speed.json and speed.md from the first row on."""
 
-import argparse
 import json
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 
 from benchmarks.measure import Timing, ratio
 from benchmarks.speed.machine import describe_machine
+from benchmarks.speed.setting import Setting
 from utils.device import choose_precision
 
 HEAD = "| work | reference | ours | times faster (range) | memory, reference | ours | |"
@@ -16,13 +16,18 @@ HEAD = "| work | reference | ours | times faster (range) | memory, reference | o
 class Report:
     """The rows of the table, one a piece of work."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, setting: Setting) -> None:
         settings = {
-            name: getattr(args, name) for name in ("parts", "base_channels", "image_size", "batchsize", "rounds")
+            name: getattr(setting, name) for name in ("parts", "base_channels", "image_size", "batchsize", "rounds")
         }
-        precision = choose_precision(args.amp, args.device)
-        self.head = {"machine": describe_machine(args.device), "torch": torch.__version__, "amp": precision, **settings}
-        self.folder: Path = args.save_folder
+        precision = choose_precision(setting.amp, setting.device)
+        self.head = {
+            "machine": describe_machine(setting.device),
+            "torch": torch.__version__,
+            "amp": precision,
+            **settings,
+        }
+        self.folder: Path = setting.save_folder
         self.rows: list[dict] = []
 
     def add(

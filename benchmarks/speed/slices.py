@@ -1,6 +1,5 @@
 """Slices from files: loading them, and test.py from the command line to the last mask."""
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from benchmarks.measure import interleaved
 from benchmarks.reference import DecodedAtEveryAccess
 from benchmarks.speed.network import build_network, random_batch
 from benchmarks.speed.report import Report
+from benchmarks.speed.setting import Setting
 from data.augmentation import Augmentation
 from data.datasets import LesionSlices
 from data.folders import pair_by_stem
@@ -33,46 +33,46 @@ def phantom_slices() -> tempfile.TemporaryDirectory:
     return folder
 
 
-def measure_loading(report: Report, args: argparse.Namespace) -> None:
+def measure_loading(report: Report, setting: Setting) -> None:
     folder = Path(phantom_slices().name)
     pairs = pair_by_stem(folder / "Train-Image", folder / "Train-Mask")
 
     def one_pass(slices: Dataset) -> None:
-        for _ in DataLoader(slices, batch_size=args.batchsize):
+        for _ in DataLoader(slices, batch_size=setting.batchsize):
             pass
 
-    reference = DecodedAtEveryAccess(pairs, args.image_size)
-    decoded = LesionSlices(pairs, Preprocessing(image_size=args.image_size))
+    reference = DecodedAtEveryAccess(pairs, setting.image_size)
+    decoded = LesionSlices(pairs, Preprocessing(image_size=setting.image_size))
     works = {
         "reference": lambda: one_pass(reference),
-        "first": lambda: one_pass(LesionSlices(pairs, Preprocessing(image_size=args.image_size))),
+        "first": lambda: one_pass(LesionSlices(pairs, Preprocessing(image_size=setting.image_size))),
         "after": lambda: one_pass(decoded),
     }
-    timings = interleaved(works, rounds=2 * args.rounds, device=args.device)
+    timings = interleaved(works, rounds=2 * setting.rounds, device=setting.device)
     report.add(f"loading {SLICES} slices, first epoch", timings["reference"], timings["first"])
     report.add(f"loading {SLICES} slices, every later epoch", timings["reference"], timings["after"])
-    batch = random_batch(args)
-    timings = interleaved({"ours": lambda: Augmentation()(*batch)}, rounds=2 * args.rounds, device=args.device)
-    report.add(f"augmenting {args.batchsize} slices", None, timings["ours"])
+    batch = random_batch(setting)
+    timings = interleaved({"ours": lambda: Augmentation()(*batch)}, rounds=2 * setting.rounds, device=setting.device)
+    report.add(f"augmenting {setting.batchsize} slices", None, timings["ours"])
 
 
-def measure_test(report: Report, args: argparse.Namespace) -> None:
+def measure_test(report: Report, setting: Setting) -> None:
     """test.py from the command line to the last mask."""
     folder = Path(phantom_slices().name)
-    network = build_network("ours", args)
-    preprocessing = {"image_size": args.image_size}
+    network = build_network("ours", setting)
+    preprocessing = {"image_size": setting.image_size}
     rest = {"epoch": 0, "best_score": -1.0, "run": {}}
     content = {"model": config_of(network), "preprocessing": preprocessing, "weights": network.state_dict(), **rest}
     save_checkpoint(folder / "model.pth", content)
     del network, content
     model, images, published, ours = (folder / name for name in ("model.pth", "Test-Image", "published", "ours"))
     published.mkdir()
-    options = ["--test_img_path", images, "--img_save_folder", ours, "--device", args.device, "--amp", args.amp]
+    options = ["--test_img_path", images, "--img_save_folder", ours, "--device", setting.device, "--amp", setting.amp]
     works = {
-        "reference": lambda: call("-m", "benchmarks.reference", model, images, published, args.device),
+        "reference": lambda: call("-m", "benchmarks.reference", model, images, published, setting.device),
         "ours": lambda: call("test.py", "--pretrained_model", model, *options),
     }
-    timings = interleaved(works, rounds=(args.rounds + 1) // 2, device=args.device, warm_up=0)
+    timings = interleaved(works, rounds=(setting.rounds + 1) // 2, device=setting.device, warm_up=0)
     report.add(f"test.py on {SLICES} slices, start to end", *timings.values())
 
 

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.datasets import ScanSlices, UnlabeledSlices
 from data.io.images import as_gray, read_image
 from data.io.volumes import read_scan
+from data.preprocess.preprocessing import Preprocessing
 from data.preprocess.window import LUNG, Window
 from utils.checkpoint import load_model
 from utils.config import PredictionConfig
@@ -54,18 +55,20 @@ class Predictor:
         found = Predictor("best.pth").predict("slice.png")
         found.mask, found.map  # bool and uint8, both (H, W)
 
-    Takes the paths of checkpoints and, by name, the settings of ``PredictionConfig``, such as ``device="cpu"``. Raises
-    InputError if a file is not a checkpoint or a setting is not available.
+    Takes the paths of checkpoints, or pairs of a network and its preprocessing, and, by name, the settings of
+    ``PredictionConfig``, such as ``device="cpu"``. Raises InputError if a file is not a checkpoint or a setting is not
+    available.
     """
 
-    def __init__(self, *checkpoints: Path | str, **settings: Any) -> None:
+    def __init__(self, *networks: Path | str | tuple[nn.Module, Preprocessing], **settings: Any) -> None:
         self.config = PredictionConfig(**settings)
         self.device = choose_device(self.config.device)
         self.precision = choose_precision(self.config.amp, self.device)
-        self._networks = [load_model(path, image_size=self.config.image_size) for path in checkpoints]
+        size = self.config.image_size
+        self._networks = [each if isinstance(each, tuple) else load_model(each, image_size=size) for each in networks]
         self.preprocessing = self._networks[0][1]
         tta = self.config.tta
-        self.tta = any(model.knows_turns for model, _ in self._networks) if tta is None else tta
+        self.tta = any(getattr(model, "knows_turns", False) for model, _ in self._networks) if tta is None else tta
 
     def predict(self, image: Path | str | Image.Image | np.ndarray) -> Prediction:
         """Find the lesions of a slice: a path, an image, or gray levels ``(H, W)``, uint8 or uint16, windowed."""

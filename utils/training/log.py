@@ -1,17 +1,18 @@
 """The log of a run: log.csv, TensorBoard events, curves and pictures."""
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
 from data.datasets import LesionSlices
+from data.io.images import read_pair
 from data.labels import IGNORE
 from utils.evaluation.metrics import scores
+from utils.inference.predictor import Predictor
 from utils.output.folder import append_row
 from utils.output.pictures import Panel, draw_curves, draw_sheet
 
@@ -46,24 +47,20 @@ class RunLog:
             line += f" with Dice {row['label_dice']:.3f}" if "label_dice" in row else ""
         tqdm.write(line)
 
-    def draw(self, name: str, slices: LesionSlices, *, predict: Callable[[Tensor], Tensor]) -> None:
-        """Write ``curves.png`` and ``<name>.png``: six of the slices, their true masks and predictions.
-
-        predict: from images float32 ``(N, 1, size, size)`` to masks bool ``(N, size, size)``.
-        """
+    def draw(self, name: str, slices: LesionSlices, predictor: Predictor) -> None:
+        """Write ``curves.png`` and ``<name>.png``: six of the slices, their true masks and predictions."""
         draw_curves(self.rows, self.folder / "curves.png")
         chosen = np.linspace(0, len(slices) - 1, min(len(slices), 6)).round().astype(int)
         columns = []
         for index in chosen:
-            image, mask = slices[index]
-            predicted = predict(image[None])[0]  # one at a time: six may not fit in memory
-            dice = scores(predicted, mask)["dice"]
-            gray = image[0].numpy()
+            image, mask = (np.asarray(part) for part in read_pair(slices.files[index], pseudo=slices.pseudo))
+            found = predictor.predict(image)
+            dice = scores(torch.from_numpy(found.mask), torch.from_numpy(mask.copy()))["dice"]
             columns.append(
                 [
-                    Panel(gray, None, slices.files[index][0].stem),
-                    Panel(gray, np.where(mask == IGNORE, 0, mask), "truth"),
-                    Panel(gray, predicted.numpy(), f"prediction, Dice {dice:.2f}"),
+                    Panel(image / 255, None, slices.files[index][0].stem),
+                    Panel(image / 255, np.where(mask == IGNORE, 0, mask), "truth"),
+                    Panel(image / 255, found.mask, f"prediction, Dice {dice:.2f}"),
                 ]
             )
         path = self.folder / f"{name}.png"

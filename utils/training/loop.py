@@ -2,7 +2,6 @@
 
 import math
 import time
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -19,6 +18,7 @@ from utils.checkpoint import Start, rebuild
 from utils.config import TrainingConfig
 from utils.device import choose_device
 from utils.evaluation.metrics import scores
+from utils.inference.predictor import Predictor
 from utils.lesions import lesions
 from utils.output.console import warn
 from utils.output.folder import prepare_folder
@@ -73,6 +73,8 @@ def fit(
     print(f"run         epochs {done + 1} to {config.epoch} of {len(batches)} steps; if interrupted: --resume {last}")
 
     shown = ("training", method.labeled) if validation is None else ("validation", validation)
+    amp, device = training.precision, str(training.device)
+    predictor = Predictor((training.average, preprocessing), device=device, amp=amp, tta=False)
     drawn_at = time.monotonic()
     bar = tqdm(total=config.epoch * len(batches), initial=done * len(batches), unit="step", disable=None)
     for epoch in range(done + 1, config.epoch + 1):
@@ -91,7 +93,7 @@ def fit(
         best = row.get("val_dice", best) if is_best else best
         log.add(row, is_best=is_best)
         if time.monotonic() - drawn_at > DRAW_EVERY or epoch == config.epoch:
-            log.draw(*shown, predict=partial(_lesions, training))
+            log.draw(*shown, predictor)
             drawn_at = time.monotonic()
         # Without validation every epoch is the best so far, and writing each could take longer than training it.
         checkpoints.save(epoch, best, is_best=is_best, can_wait=validation is None)
@@ -156,10 +158,6 @@ def validate(training: Training, slices: LesionSlices, config: TrainingConfig) -
         rows += [scores(p, m) for p, m in zip(lesions(logits).cpu(), masks, strict=True)]
     means = {f"val_{name}": fmean(row[name] for row in rows) for name in rows[0]}
     return {"val_loss": sum(losses) / len(losses), **means}
-
-
-def _lesions(training: Training, images: Tensor) -> Tensor:
-    return lesions(training.average_logits(images.to(training.device))).cpu()
 
 
 def _stems(validation: LesionSlices | None) -> list[str]:
