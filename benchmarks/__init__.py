@@ -1,1 +1,1 @@
-"""Measurements, and the reports that are made of them."""
+"""Measurements and their reports."""

@@ -1,4 +1,4 @@
-"""Measuring side by side: times interleaved in one process, peak memory in processes of their own."""
+"""Measure alternatives side by side: times interleaved in one process, peak memory in separate processes."""
 
 import ctypes
 import gc
@@ -32,7 +32,7 @@ class Timing:
 
 
 def interleaved(works: Mapping[str, Work], *, rounds: int, device: torch.device, warm_up: int = 1) -> dict[str, Timing]:
-    """Time every piece of work once a round, in turn, so that whatever slows the machine down slows all of them."""
+    """Time every piece of work once per round, in turn, so that a slow machine slows all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
     bar = tqdm(total=(rounds + warm_up) * len(works), leave=False, disable=None)
     for number in range(-warm_up, rounds):
@@ -75,10 +75,10 @@ def peak_memory(build: Callable[..., Work], *arguments: object, device: torch.de
 
 def _growth(build: Callable[..., Work], arguments: tuple, threads: int) -> float:
     torch.set_num_threads(threads)
-    build(*arguments)()  # what the libraries keep for themselves is not the work's
+    build(*arguments)()  # memory that the libraries keep is not counted
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = _resident("VmRSS")
     _run_twice(build, arguments)
     return (_resident("VmHWM") - before) / 1e6

@@ -1,4 +1,4 @@
-"""What speed.py compares with: the published computation, written plainly.
+"""The reference of benchmarks.speed: the published computation, written plainly.
 
 Unfold-based CARAFE with its 1x1 convolution after the upsampling, unused convolutions and a sigmoid in the network, an
 optimizer that loops over the parameters, slices decoded and resized at every access, all in float32 and one
@@ -42,7 +42,7 @@ class UnfoldedCARAFE(nn.Module):
 
 
 class ReferenceUNet(CAResUNet):
-    """CARes-UNet with ``UnfoldedCARAFE``, convolutions on no path, and a sigmoid; takes the weights of CAResUNet."""
+    """CARes-UNet with ``UnfoldedCARAFE``, unused convolutions, and a sigmoid; loads the weights of CAResUNet."""
 
     def __init__(self, base_channels: int = 64) -> None:
         super().__init__(base_channels=base_channels)
@@ -58,7 +58,7 @@ class ReferenceUNet(CAResUNet):
 
 
 class PlainUNet(nn.Module):
-    """The UNet that most repositories start from: two conv-BN-ReLU a level, max pooling, transposed convolutions.
+    """The usual UNet: two conv-BN-ReLU per level, max pooling, transposed convolutions.
 
     31.0 M parameters at its usual width; ``(N, 1, H, W) -> (N, 2, H, W)`` for multiples of 16.
     """
@@ -124,7 +124,7 @@ class LoopRanger(torch.optim.Optimizer):
 
 
 class DecodedAtEveryAccess(Dataset):
-    """Pairs of image and mask files: opened, decoded, resized (Lanczos both) and scaled whenever one is asked for."""
+    """Pairs of image and mask files: opened, decoded, resized (Lanczos both) and scaled at every access."""
 
     def __init__(self, files: list[Pair], size: int) -> None:
         self.files, self.size = files, size

@@ -1,4 +1,4 @@
-"""Check that a change of the code leaves every result as it was: ``python -m benchmarks.unchanged COMMIT``.
+"""Check that a change of the code changes no result: ``python -m benchmarks.unchanged COMMIT``.
 
 Both versions run the scripts on the same phantom slices and scans, on a CPU with one thread, and must agree bit for
 bit: weights after three epochs of both trainers by each recipe, runs resumed and networks loaded from files that the
@@ -26,14 +26,16 @@ from utils.cli.parser import Parser, run
 from utils.config import RECIPES
 
 ROOT = Path(__file__).parent.parent
-PLACES = ("inputs", "checkpoint")  # of a summary: where files lie
+PLACES = ("inputs", "checkpoint")  # entries of a summary that are paths
 TINY = ["--base_channels", 4, "--image_size", 48, "--val_fraction", 0.2, "--seed", 1]
 
 
 def main() -> None:
     parser = Parser(__doc__, prog="python -m benchmarks.unchanged")
     parser.add_argument("commit", help="the version to compare with")
-    parser.add_argument("--keep", type=Path, help="folder for all results, to look at what differs; default: none")
+    parser.add_argument(
+        "--keep", type=Path, help="folder to keep all results in, to look at differences; default: none"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = (args.keep or Path(scratch) / "results").resolve()
@@ -65,7 +67,7 @@ def draw(code: Path, data: Path) -> None:
 
 
 def chain(data: Path, out: Path, before: Path) -> Iterator[list]:
-    """The calls of one version, which write to ``out``, and some of which read what ``before`` wrote."""
+    """The calls of one version. They write to ``out``; some read files of ``before``."""
     root = ["--data_root", data]
     scans = data / "scans" / "COVID-19-20"
     for recipe in RECIPES:
@@ -107,7 +109,7 @@ def git(*words: object) -> None:
 
 
 def results(folder: Path) -> Iterator[Path]:
-    """The files that must agree; pictures for people and TensorBoard events hold times and fonts."""
+    """The files that must agree; pictures and TensorBoard events depend on times and fonts."""
     for path in folder.rglob("*"):
         pictures = {"figures", "curves.png", "validation.png", "training.png"}
         if path.is_file() and not pictures & set(path.parts) and not path.name.startswith("events."):
@@ -115,10 +117,10 @@ def results(folder: Path) -> Iterator[Path]:
 
 
 def content(path: Path) -> object:
-    """What a file holds, without times and places."""
+    """The content of a file, without times and paths."""
     if path.suffix == ".pth":
         checkpoint = torch.load(path, weights_only=True)
-        checkpoint.get("run", {}).pop("options", None)  # a record; that it resumes is compared
+        checkpoint.get("run", {}).pop("options", None)  # a record only; resuming is compared
         return checkpoint
     if path.suffix == ".png":
         return np.asarray(Image.open(path))

@@ -60,34 +60,40 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """The options before ``--``, and as ``flags`` what comes after it."""
     place = arguments.index("--") if "--" in arguments else len(arguments)
     parser = Parser(__doc__)
-    parser.add_argument("name", help="of the setting; its runs and result.json go to OUT/NAME")
+    parser.add_argument("name", help="name of the setting; its runs and result.json go to OUT/NAME")
     parser.add_argument("--data_root", type=Path, default=Path("."), help="folder that holds the ones below")
     parser.add_argument("--train_img_path", type=Path, help="default: DATA_ROOT/Train-Image")
     parser.add_argument("--train_msk_path", type=Path, help="default: DATA_ROOT/Train-Mask")
     parser.add_argument("--semi_img_path", type=Path, help="unlabeled slices; default: DATA_ROOT/Unlabeled")
     parser.add_argument("--teacher", metavar="NAME", help="train semi-supervised from the models of this setting")
-    parser.add_argument("--new_network", action="store_true", help="with --teacher: its pseudo masks, a new network")
-    parser.add_argument("--label_flags", default="", help="for the generator that labels by them: --label_flags='...'")
+    parser.add_argument(
+        "--new_network", action="store_true", help="with --teacher: use its pseudo masks, but train a new network"
+    )
+    parser.add_argument("--label_flags", default="", help="for fake_labels_generator.py: --label_flags='...'")
     parser.add_argument("--trained_by", metavar="NAME", help="train nothing, score the runs of this setting")
     parser.add_argument("--test_flags", default="", help="for test.py, such as --test_flags='--no-tta'")
-    parser.add_argument("--against", metavar="NAME", help="setting to compare with; default: default, if it is there")
-    parser.add_argument("--folds", type=number(int, 2), default=5, help="parts of the labeled slices")
+    parser.add_argument("--against", metavar="NAME", help="setting to compare with; default: default, if it exists")
+    parser.add_argument("--folds", type=number(int, 2), default=5, help="number of folds")
     parser.add_argument(
         "--alike",
         type=number(float, 0, 1),
         default=0.8,
-        help="correlation from which two slices, 64 pixels a side, are kept in one fold, as neighbours in a scan",
+        help="slices with a higher correlation, at 64 pixels a side, stay in one fold, as neighbours in a scan",
     )
     parser.add_argument(
         "--only",
         type=number(int, 0),
         nargs="+",
         metavar="FOLD",
-        help="folds to train now, the first is 0; scored are all done",
+        help="folds to train now, counted from 0; the result includes all that are done",
     )
-    parser.add_argument("--seeds", type=number(int, 0), nargs="+", default=[0], help="each trains all folds once more")
-    parser.add_argument("--jobs", type=number(int, 1), default=1, help="folds at a time; above 1, a CPU thread each")
-    parser.add_argument("--out", type=Path, default=Path("runs/crossval"), help="folder of all settings")
+    parser.add_argument(
+        "--seeds", type=number(int, 0), nargs="+", default=[0], help="train all folds once for each seed"
+    )
+    parser.add_argument(
+        "--jobs", type=number(int, 1), default=1, help="folds to run in parallel; above 1, with one CPU thread each"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/crossval"), help="folder for all settings")
     args = parser.parse_args(arguments[:place])
     args.flags = arguments[place + 1 :]
     check(parser, args)
@@ -97,13 +103,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def check(parser: Parser, args: argparse.Namespace) -> None:
-    """Refuse options that make no sense together, and flags after ``--`` that are set for each fold."""
+    """Refuse conflicting options, and flags after ``--`` that are set for each fold."""
     if args.trained_by and args.flags:
         parser.error(f"--trained_by {args.trained_by}: trains nothing; leave {' '.join(args.flags)} out")
     if args.trained_by and args.teacher:
         parser.error(f"--trained_by {args.trained_by}: trains nothing; leave --teacher {args.teacher} out")
     if (args.label_flags or args.new_network) and not args.teacher:
-        parser.error("--label_flags and --new_network: go with --teacher, which makes pseudo masks")
+        parser.error("--label_flags and --new_network: need --teacher, which makes pseudo masks")
     for place, given, set_here in (
         ("after --", args.flags, SET_FOR_TRAINER),
         ("of --label_flags", args.label_flags.split(), SET_FOR_GENERATOR),
@@ -112,11 +118,11 @@ def check(parser: Parser, args: argparse.Namespace) -> None:
         if clash := [flag for flag in given if flag.partition("=")[0].removeprefix("--") in set_here]:
             parser.error(f"{clash[0]}: is set for each fold; leave it out {place} (data and --seeds go before --)")
     if (args.out / args.name).resolve().parent != args.out.resolve():
-        parser.error(f"{args.name}: is to name a folder in --out; give a plain name")
+        parser.error(f"{args.name}: is not a plain folder name; give one")
     if args.name in (args.teacher, args.trained_by):
-        parser.error(f"{args.name}: can't take its own models; give the new setting a name of its own")
+        parser.error(f"{args.name}: can't use its own models; give the new setting another name")
     if wrong := [fold for fold in args.only or () if fold >= args.folds]:
-        parser.error(f"--only {wrong[0]}: there are --folds {args.folds}, the first is 0")
+        parser.error(f"--only {wrong[0]}: there are {args.folds} folds, counted from 0")
     if args.against and not (args.out / args.against / "result.json").exists():
         parser.error(f"--against {args.against}: {args.out / args.against} has no result.json; run that setting first")
 

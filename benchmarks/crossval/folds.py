@@ -14,8 +14,8 @@ THUMBNAIL = 64  # pixels a side
 
 
 def alike(images: Sequence[Path], correlation: float) -> list[int]:
-    """A number for each image, the same for those that chains of thumbnails link which correlate by more than this."""
-    from scipy.sparse.csgraph import connected_components  # here, as it takes a quarter of a second
+    """A group number for each image; chains of thumbnails with a higher correlation than this form a group."""
+    from scipy.sparse.csgraph import connected_components  # slow to import
 
     def thumbnail(path: Path) -> np.ndarray:
         return np.asarray(
@@ -27,7 +27,10 @@ def alike(images: Sequence[Path], correlation: float) -> list[int]:
 
 
 def split_in_folds(pairs: Sequence[Pair], groups: Sequence[int], count: int) -> list[list[Pair]]:
-    """Whole groups, dealt out in a random order that never changes, each to the smallest fold so far."""
+    """Deal out whole groups, in a fixed random order, each to the smallest fold so far.
+
+    GroupKFold of scikit-learn would form other folds, and earlier results would no longer be comparable.
+    """
     if len(set(groups)) < count:
         found = f"the slices are {len(set(groups))} groups of neighbours"
         raise InputError(f"--folds {count}: {found}; ask for fewer, or raise --alike")

@@ -47,7 +47,7 @@ def report(setting: Setting, against: str, scores: dict[tuple[int, int], dict[st
 
 def per_slice(dice: dict[str, dict[str, float]], seeds: list[str]) -> dict[str, float]:
     """Mean Dice over these seeds of each slice that all of them have."""
-    first = dice[seeds[0]] if seeds else ()  # in its order, on which bootstrap intervals depend
+    first = dice[seeds[0]] if seeds else ()  # keeps its order, on which bootstrap intervals depend
     images = [image for image in first if all(image in dice[seed] for seed in seeds)]
     return {image: fmean(dice[seed][image] for seed in seeds) for image in images}
 

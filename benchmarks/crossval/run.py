@@ -38,20 +38,22 @@ def run_folds(setting: Setting, work: Sequence[tuple[int, int]]) -> list[dict[st
         try:
             return list(pool.map(run_fold, [setting] * len(work), *zip(*work, strict=True)))
         except BrokenProcessPool as error:
-            raise InputError("a worker was killed, perhaps for lack of memory; use fewer --jobs, and resume") from error
+            raise InputError(
+                "a worker was killed, perhaps for lack of memory; run again with fewer --jobs to resume"
+            ) from error
         except BaseException:
-            end_workers()  # what they trained so far resumes
+            end_workers()  # their runs can be resumed
             pool.shutdown(cancel_futures=True)
             raise
 
 
 def begin_worker() -> None:
     torch.set_num_threads(1)
-    tqdm.set_lock(threading.RLock())  # a lock between processes would outlive a worker that is terminated
+    tqdm.set_lock(threading.RLock())  # a lock between processes would leak when a worker is terminated
 
 
 def end_workers() -> None:
-    """One that went on alone would write to the folder of the next call."""
+    """Terminate the workers: one that continued alone would write to the folder of the next call."""
     for worker in multiprocessing.active_children():
         worker.terminate()
 
@@ -92,7 +94,7 @@ def train(setting: Setting, seed: int, fold: int) -> None:
     if last.exists():
         flags = ["--resume", last]
     else:
-        shutil.rmtree(folder_of_run, ignore_errors=True)  # of a run that was killed before its first last.pth
+        shutil.rmtree(folder_of_run, ignore_errors=True)  # a run that was killed before its first last.pth
         flags = ["--seed", seed, "--save_folder", folder_of_run, *setting.flags]
         if setting.teacher:
             teacher, masks = setting.folder(seed, fold, setting.teacher) / "run" / "best.pth", folder / "Pos-Mask"

@@ -1,4 +1,4 @@
-"""A setting that is cross-validated: its folders, and what must not change under its name."""
+"""A setting that is cross-validated: its folders, and the record of what must not change."""
 
 import json
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from data.errors import InputError
 from data.folders import Pair
 from utils.checkpoint import read_checkpoint
 
-TABLE = "scores.csv"  # of a fold; written when all else is done
+TABLE = "scores.csv"  # of a fold; written last
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Setting:
     jobs: int = 1
 
     def folder(self, seed: int, fold: int, name: str | None = None) -> Path:
-        """Where everything goes that this setting, or the one called ``name``, makes when it holds out a fold."""
+        """The folder for all files of this setting, or of the one called ``name``, when it holds out a fold."""
         return self.out / (name or self.name) / f"seed_{seed}_fold_{fold}"
 
     def is_scored(self, seed: int, fold: int) -> bool:
@@ -55,7 +55,7 @@ class Setting:
         if kept and path.exists() and (before := json.loads(path.read_text())) != now:
             changed = [key for key in now if before.get(key) != now[key]]
             listed = ", ".join(f"other {key}" if key == "folds" else f"{key} {before.get(key)!r}" for key in changed)
-            raise InputError(f"{path.parent}: was begun with {listed}; give this setting another name")
+            raise InputError(f"{path.parent}: was started with {listed}; give this setting another name")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(now, indent=2) + "\n")
 

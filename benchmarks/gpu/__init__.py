@@ -1,1 +1,1 @@
-"""Everything that needs a GPU, by one command within minutes: tests, trainings, masks, speed, cross-validation."""
+"""One command for all that needs a GPU, within minutes: tests, training, masks, speed, cross-validation."""

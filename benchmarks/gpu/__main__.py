@@ -28,7 +28,7 @@ from utils.cli.parser import Parser, number, run
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a step ends with this command
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the step together with this command
     args = parse_options()
     head = describe(rehearse=args.rehearse)
     report = Report(args.save_folder, head)
@@ -40,7 +40,7 @@ def main() -> None:
     started = time.monotonic()
     end = started + 60 * args.minutes
     if args.rehearse:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # at toy sizes, two threads wait for each other
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # at toy sizes, two threads are slower
         args.data_root = args.scratch / "phantom"
         draw_phantom(args.data_root, args.save_folder / "log.txt", end)
     data, results, scratch = (path.resolve() for path in (args.data_root, args.save_folder, args.scratch))
@@ -73,26 +73,30 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     parser = Parser(__doc__, prog="python -m benchmarks.gpu")
     parser.add_argument("--data_root", type=Path, help="folder with Train-Image, Train-Mask, Unlabeled, Test-Image")
-    parser.add_argument("--save_folder", type=Path, help="for these files; default: runs/gpu, or runs/gpu_rehearsal")
-    parser.add_argument("--scratch", type=Path, help="for models and all else; default: SAVE_FOLDER_scratch")
-    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="some of them, in their order")
-    parser.add_argument("--minutes", type=number(float, 0, above=True), default=9.0, help="for all of it")
-    parser.add_argument("--rehearse", action="store_true", help="at toy sizes on phantom slices, on a CPU, too")
+    parser.add_argument(
+        "--save_folder", type=Path, help="folder for the results; default: runs/gpu, or runs/gpu_rehearsal"
+    )
+    parser.add_argument("--scratch", type=Path, help="folder for models and the rest; default: SAVE_FOLDER_scratch")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="steps to run, in their order")
+    parser.add_argument("--minutes", type=number(float, 0, above=True), default=9.0, help="time limit")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="run at toy sizes on phantom slices; also works on a CPU"
+    )
     args = parser.parse_args()
     args.save_folder = args.save_folder or Path("runs/gpu_rehearsal" if args.rehearse else "runs/gpu")
     args.scratch = args.scratch or args.save_folder.with_name(f"{args.save_folder.name}_scratch")
     if not args.rehearse:
         if not torch.cuda.is_available():
-            parser.error("found no CUDA GPU; --rehearse runs all of it at toy sizes on a CPU")
+            parser.error("no CUDA GPU found; --rehearse runs all steps at toy sizes on a CPU")
         if args.data_root is None:
-            parser.error("--data_root is missing; give a folder as python -m data.prepare covid-semiseg leaves it")
-        pair_by_stem(args.data_root / "Train-Image", args.data_root / "Train-Mask")  # before any time is spent
+            parser.error("--data_root is missing; give a folder made by python -m data.prepare covid-semiseg")
+        pair_by_stem(args.data_root / "Train-Image", args.data_root / "Train-Mask")  # fails before any time is spent
         for folder in ("Unlabeled", "Test-Image"):
             list_slices(args.data_root / folder)
     elif args.data_root:
         parser.error("--data_root, --rehearse: a rehearsal draws its own slices; leave one of them out")
     if args.save_folder.resolve() == args.scratch.resolve():
-        parser.error("--save_folder, --scratch: are one folder; name two")
+        parser.error("--save_folder, --scratch: are the same folder; give two")
     return args
 
 

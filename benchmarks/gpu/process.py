@@ -1,4 +1,4 @@
-"""Python commands that end in time: run one by one, shown as they run, their output kept."""
+"""Run Python commands with a deadline; show and keep their output."""
 
 import os
 import signal
@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-GRACE = 10  # seconds that a command has to end by itself
+GRACE = 10  # seconds for a command to end by itself
 
 
 class StepError(Exception):
-    """A step could not be done; the message is for the report."""
+    """A step failed; the message goes to the report."""
 
 
 class OutOfTime(StepError):
@@ -21,7 +21,7 @@ class OutOfTime(StepError):
 
 
 def run_until(deadline: float, command: list, log: Path) -> str:
-    """Run ``python command`` from the repository's root; return what it printed, which is appended to the log, too.
+    """Run ``python command`` from the repository's root; append its output to the log and return it.
 
     deadline: on the clock of ``time.monotonic``. Raises StepError if the command fails, OutOfTime if it was stopped;
     what it has started is stopped with it.
@@ -39,7 +39,7 @@ def run_until(deadline: float, command: list, log: Path) -> str:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        start_new_session=True,  # so that its children get the signals, too
+        start_new_session=True,  # so that its children also get the signals
     ) as process:
 
         def stop() -> None:
@@ -54,7 +54,7 @@ def run_until(deadline: float, command: list, log: Path) -> str:
                 print(line, end="", flush=True)
                 lines.append(line)
             code = process.wait()
-        except BaseException:  # in a session of its own, it does not hear the Ctrl-C that ends this one
+        except BaseException:  # in a session of its own, it gets no Ctrl-C
             end(process)
             raise
         finally:
@@ -74,8 +74,8 @@ def run_until(deadline: float, command: list, log: Path) -> str:
 
 
 def end(process: subprocess.Popen) -> None:
-    """Ask a command and its children to end, and kill what has not ended in time."""
-    for kind in (signal.SIGINT, signal.SIGKILL):  # by the first, pytest still sums up what it has done
+    """Interrupt a command and its children, then kill those that do not end in time."""
+    for kind in (signal.SIGINT, signal.SIGKILL):  # after the first, pytest still prints its summary
         try:
             os.killpg(process.pid, kind)
             process.wait(GRACE)

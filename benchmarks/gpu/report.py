@@ -1,4 +1,4 @@
-"""What was found, step by step: gpu.json, and report.md to read."""
+"""The report of all steps: gpu.json, and report.md to read."""
 
 import json
 import os
@@ -17,7 +17,7 @@ TARGETS = (
 
 
 def claim(marker: Path, head: dict, flag: str) -> dict:
-    """Make sure that a folder is new, or was made on the same machine by the same version; what its marker says.
+    """Make sure that a folder is new, or was made on the same machine by the same version. Returns its marker.
 
     Raises InputError if it holds anything else, so that no user's file is lost, and no old result passes for a new one.
     """
@@ -25,7 +25,7 @@ def claim(marker: Path, head: dict, flag: str) -> dict:
     prepare_folder(folder)
     if not marker.exists():
         if holds_something(folder):
-            raise InputError(f"{folder}: holds files that this command did not write; name another {flag}")
+            raise InputError(f"{folder}: contains files that this command did not write; name another {flag}")
         marker.write_text(json.dumps(head, indent=2) + "\n")
         return {}
     try:
@@ -34,24 +34,24 @@ def claim(marker: Path, head: dict, flag: str) -> dict:
     except (ValueError, AttributeError) as error:
         raise InputError(f"{marker}: damaged; remove {folder} or name another {flag}") from error
     if other:
-        raise InputError(f"{folder}: holds results of {other}; remove it or name another {flag}")
+        raise InputError(f"{folder}: contains results of {other}; remove it or name another {flag}")
     return earlier
 
 
 class Report:
-    """Steps and their outcome; both files are written anew after each, and keep the steps of an earlier call."""
+    """The steps and their outcome; both files are rewritten after each, and keep steps of an earlier call."""
 
     def __init__(self, folder: Path, head: dict) -> None:
         self.folder, self.path, self.content = folder, folder / "gpu.json", {**head, "steps": {}}
         self.content["steps"] = claim(self.path, head, "--save_folder").get("steps", {})
 
     def add(self, step: str, row: dict) -> None:
-        """row: state, command, seconds, and what was found or went wrong."""
+        """row: state, command, seconds, and the figures or the error."""
         self.content["steps"][step] = row
         self.write()
 
     def forget(self, step: str) -> None:
-        """Drop what an earlier call found, as the step begins anew."""
+        """Remove the outcome of an earlier call; the step starts again."""
         self.content["steps"].pop(step, None)
         self.write()
 

@@ -1,4 +1,4 @@
-"""The steps, the most valuable first. Each writes its results as soon as it has them and returns figures to report."""
+"""The steps, the most valuable first. Each writes its results as early as possible and returns figures to report."""
 
 import csv
 import json
@@ -14,16 +14,16 @@ from statistics import fmean, median
 from benchmarks.crossval.setting import TABLE
 from benchmarks.gpu.process import ROOT, OutOfTime, StepError, run_until
 
-MODELS = {"supervised": "CARes-UNet", "semi_supervised": "semi-CARes-UNet"}  # what their masks are filed under
+MODELS = {"supervised": "CARes-UNet", "semi_supervised": "semi-CARes-UNet"}  # folder names of their masks
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a rehearsal on a CPU makes smaller."""
+    """The sizes of a run; a rehearsal has smaller ones."""
 
     supervised: Sequence = ()  # flags of the trainer
-    semi: Sequence = ()  # of the semi-supervised one, which takes the network over
-    crossval: Sequence = ()  # of the supervised one in cross-validation
+    semi: Sequence = ()  # flags of the semi-supervised trainer, which continues from that network
+    crossval: Sequence = ()  # flags of the supervised trainer in cross-validation
     speed: Sequence = ("--parts", "carafe", "inference", "training", "optimizer")
     widths: Sequence[int] = (32, 64)  # of cross-validation
     folds: int = 3
@@ -43,11 +43,11 @@ TOY = Sizes(
 
 @dataclass
 class Job:
-    """What a step works with. ``deadline`` is its own, on the clock of ``time.monotonic``."""
+    """The input of a step. ``deadline``: of this step, on the clock of ``time.monotonic``."""
 
     data_root: Path
-    results: Path  # the few small files that are kept
-    scratch: Path  # all else
+    results: Path  # small files to keep
+    scratch: Path  # everything else
     sizes: Sizes
     deadline: float = 0.0
 
@@ -56,9 +56,9 @@ class Job:
         return run_until(self.deadline, list(command), self.results / "log.txt")
 
     def trained(self, step: str) -> Path:
-        """The model of a training step, also of one that was stopped; StepError if there is none."""
+        """The model of a training step, finished or not. Raises StepError if there is none."""
         if not (model := self.scratch / step / "best.pth").exists():
-            raise StepError(f"needs the model of the step {step}; run that first")
+            raise StepError(f"needs the model of step {step}; run that step first")
         return model
 
 
@@ -70,7 +70,7 @@ def tests(job: Job) -> dict:
 
 
 def compiled(job: Job) -> dict:
-    """A run with --compile and its resumption, on a GPU alone."""
+    """A run with --compile and its resumption, only on a GPU."""
     return _run_tests(job, "gpu and long", [ROOT / "tests" / "test_gpu.py"])
 
 
@@ -134,7 +134,7 @@ def _rows(table: Path) -> list[dict[str, str]]:
 
 
 def masks(job: Job) -> dict:
-    """Masks of the test slices by each model that there is, as masks.zip."""
+    """Masks of the test slices by each trained model, as masks.zip."""
     done = [step for step in MODELS if (job.scratch / step / "best.pth").exists()]
     if not done:
         job.trained("supervised")
@@ -157,14 +157,14 @@ def speed(job: Job) -> dict:
     shutil.rmtree(folder, ignore_errors=True)
     try:
         job.call("-m", "benchmarks.speed", *job.sizes.speed, "--save_folder", folder)
-    finally:  # its rows are written one by one
+    finally:  # keeps the rows written so far
         if (folder / "speed.json").exists():
             shutil.copy(folder / "speed.json", job.results / "speed.json")
     return {"rows": len(json.loads((folder / "speed.json").read_text())["rows"])}
 
 
 def crossval(job: Job) -> dict:
-    """Cross-validation by width, folds side by side: supervised, then semi-supervised. Goes on where it was stopped."""
+    """Cross-validation by width, folds side by side: supervised, then semi-supervised. Resumes if it was stopped."""
     out, found = job.scratch / "crossval", {}
     folds = ["--folds", job.sizes.folds, "--jobs", job.sizes.folds]
     for width in job.sizes.widths:
@@ -176,7 +176,7 @@ def crossval(job: Job) -> dict:
             command = ["-m", "benchmarks.crossval", name, *options, "--data_root", job.data_root, "--out", out, *folds]
             try:
                 job.call(*command, "--", *flags)
-            finally:  # of a setting that was stopped, the folds that were scored
+            finally:  # keeps the folds that were scored, if the setting was stopped
                 tables = sorted((out / name).glob(f"seed_0_fold_*/{TABLE}"))
                 dice = [float(row["dice"]) for table in tables for row in _rows(table)]
                 if dice:
@@ -187,7 +187,7 @@ def crossval(job: Job) -> dict:
 
 @dataclass(frozen=True)
 class Step:
-    """share: of all the time, what it may take at most. file: its result, but for the report."""
+    """share: maximum share of the time. file: its result, besides the report."""
 
     run: Callable[[Job], dict]
     share: float

@@ -39,8 +39,10 @@ def main() -> None:
     parser.add_argument("--base_channels", type=number(int, 1), default=64, help="width of the networks")
     parser.add_argument("--image_size", type=number(int, 32), default=256, help="side of the slices, a multiple of 16")
     parser.add_argument("--batchsize", type=number(int, 2), default=4, help="slices of a training step, an even number")
-    parser.add_argument("--rounds", type=number(int, 1), default=5, help="times that each piece of work is timed")
-    parser.add_argument("--save_folder", type=Path, default=Path("runs/speed"), help="for speed.json and speed.md")
+    parser.add_argument("--rounds", type=number(int, 1), default=5, help="number of timings of each piece of work")
+    parser.add_argument(
+        "--save_folder", type=Path, default=Path("runs/speed"), help="folder for speed.json and speed.md"
+    )
     add_device_options(parser)
     args = parser.parse_args()
     args.device = choose_device(args.device)

@@ -1,4 +1,4 @@
-"""CARAFE against its definition, and its reassembly against the time that memory needs."""
+"""CARAFE against its definition, and its reassembly against the time of the memory traffic."""
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from models.carafe import reassemble
 from models.upsampling import CARAFE
 from utils.device import autocast, choose_precision
 
-CARAFE_STAGES = (16, 8, 4, 2)  # input channels over the network's width, which is also how much smaller the map is
+CARAFE_STAGES = (16, 8, 4, 2)  # input channels over the network's width, and image side over the map's
 
 
 def measure_carafe(report: Report, setting: Setting) -> None:
@@ -72,12 +72,12 @@ def build_carafe(reference: bool, shares: list[int], backward: bool, setting: Se
 
 
 def many_on_a_gpu(slices: int, setting: Setting) -> int:
-    """So many slices that a GPU's time for them is long against that of a launch, and its cache holds few of them."""
+    """Enough slices that a GPU takes much longer than a launch, and its cache holds few of them."""
     return 16 * slices if setting.device.type == "cuda" else slices
 
 
 def _measure_against_memory(report: Report, setting: Setting) -> None:
-    """The reassembly alone against the time that memory needs to read its inputs and write its results once."""
+    """The reassembly alone against the time to read its inputs and write its results once."""
     kind, slices = element_type(setting), many_on_a_gpu(setting.batchsize, setting)
     many = torch.zeros(2**28 if setting.device.type == "cuda" else 2**24, device=setting.device)
     copied = torch.empty_like(many)
@@ -99,7 +99,7 @@ def _measure_against_memory(report: Report, setting: Setting) -> None:
         }
         timings = interleaved(works, rounds=4 * setting.rounds, device=setting.device, warm_up=3)
         bandwidth = 2 * many.nbytes / timings["copy"].median
-        moved = x.nbytes + logits.nbytes + grad.nbytes  # the result is of the gradient's size
+        moved = x.nbytes + logits.nbytes + grad.nbytes  # the result has the size of the gradient
         for name, number_of_bytes in (("forward", moved), ("both", moved + moved + x.nbytes + logits.nbytes)):
             times = timings[name].median / (number_of_bytes / bandwidth)
             note = f"{number_of_bytes / 1e6:.3g} MB: {times:.1f} times a copy's time at {bandwidth / 1e9:,.0f} GB/s"

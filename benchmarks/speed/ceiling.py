@@ -1,4 +1,4 @@
-"""The most that a machine can do: the rate of a large matrix product, and a network's share of it."""
+"""The peak rate of a machine, that of a large matrix product, and a network's share of it."""
 
 import torch
 from torch import nn
@@ -32,7 +32,7 @@ def share_of_ceiling(flop: float, work: Timing, ceiling: Timing, setting: Settin
 
 def convolution_flop(model: nn.Module, setting: Setting) -> int:
     """Floating-point operations of a slice's forward pass; in ours, convolutions are 99.7 % of them."""
-    from torch.utils.flop_counter import FlopCounterMode  # here, as it imports Triton
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton
 
     image = torch.rand(1, 1, setting.image_size, setting.image_size, device=next(model.parameters()).device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():

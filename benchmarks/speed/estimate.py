@@ -1,11 +1,11 @@
-"""About how long a measurement takes, from the time of one forward pass on this machine."""
+"""Estimate how long a measurement takes, from one forward pass on this machine."""
 
 from benchmarks.measure import interleaved
 from benchmarks.speed.network import build_inference, inference_batch
 from benchmarks.speed.setting import Setting
 from benchmarks.speed.slices import SLICES
 
-START = 3.5  # seconds until a new process has imported torch
+START = 3.5  # seconds for a new process to import torch
 DRAWING = 45  # seconds for the phantom slices
 
 
@@ -16,9 +16,9 @@ def time_forward(setting: Setting) -> float:
 
 
 def estimate_minutes(setting: Setting, forward: float) -> float:
-    """Of all ``--parts``, where a forward pass takes so many seconds; on a GPU, with its other balance, a rough one."""
-    slice_steps = setting.batchsize * (setting.rounds + 5)  # with those that warm up and those that tell the memory
-    # Forward passes of the reference, and seconds of anything else.
+    """Minutes for all ``--parts``, given the seconds of a forward pass; a rough estimate on a GPU."""
+    slice_steps = setting.batchsize * (setting.rounds + 5)  # including those for warm-up and for memory
+    # Forward passes of the reference, and seconds for the rest.
     costs = {
         "carafe": (8 * setting.rounds + 11, 10 * START),
         "inference": (4 * setting.rounds + 8, 2 * START),

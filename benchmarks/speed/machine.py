@@ -1,4 +1,4 @@
-"""What a measurement ran on, in words: processor, capability, cores."""
+"""Describe the machine of a measurement: processor, capability, cores."""
 
 import os
 import platform
@@ -22,7 +22,7 @@ def _processor() -> str:
     if cpuinfo.exists():
         facts = dict(line.split("\t:", 1) for line in cpuinfo.read_text().splitlines() if "\t:" in line)
         facts = {name.strip(): value.strip() for name, value in facts.items()}
-        if "model name" in facts:  # which in a virtual machine may be no more than the brand
+        if "model name" in facts:  # in a virtual machine it may be only the brand
             return f"{facts['model name']} (family {facts.get('cpu family')}, model {facts.get('model')})"
     if platform.system() == "Darwin":
         name = ["sysctl", "-n", "machdep.cpu.brand_string"]

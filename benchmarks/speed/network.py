@@ -22,7 +22,7 @@ from utils.training.state import Training
 
 TRAINING = TrainingConfig(epoch=100, lr=5e-3, lesion_margin=0.0, dice_over="batch")
 
-# What malloc's options come to in a program that leaves them alone and frees blocks of more than 32 MiB.
+# The state of malloc in a program that sets no options and frees blocks of more than 32 MiB.
 AS_IT_COMES = {**malloc.TRAINING, malloc.M_TRIM_THRESHOLD: 64 << 20}
 
 
@@ -42,11 +42,11 @@ def measure_inference(report: Report, setting: Setting) -> None:
 
 
 def inference_batch(setting: Setting) -> int:
-    return 8 if setting.device.type == "cuda" else 1  # a CPU gains nothing from larger ones
+    return 8 if setting.device.type == "cuda" else 1  # a CPU is no faster with larger ones
 
 
 def build_inference(who: str, setting: Setting) -> Work:
-    """A forward pass in eval mode by one of ``NETWORKS``: ours as test.py does it, the others in float32."""
+    """A forward pass in eval mode by one of ``NETWORKS``: ours as in test.py, the others in float32."""
     model = build_network(who, setting).eval()
     precision = choose_precision(setting.amp, setting.device) if who == "ours" else "off"
     options = malloc.PREDICTING if who == "ours" else AS_IT_COMES
@@ -84,14 +84,14 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
 def measure_training(report: Report, setting: Setting) -> None:
     """A step on a batch: forward, loss, backward, optimizer and, in ours, averaged weights."""
     theirs = peak_memory(build_reference_step, "reference", setting, device=setting.device)
-    # The backward pass takes twice the forward pass's work: gradients of inputs and of weights.
+    # The backward pass costs two forward passes: gradients of inputs and of weights.
     flop = (
         3
         * setting.batchsize
         * convolution_flop(build_model("cares_unet", base_channels=setting.base_channels), setting)
     )
     variants: list[dict] = [{}, {"accumulate": 2}]
-    # Those that compile last, as that takes a minute or more, in which the measurement may be stopped.
+    # --compile comes last: it takes a minute or more, in which the measurement may be stopped.
     for part in [variants, *([[{"compile": True}]] if setting.device.type == "cuda" else [])]:
         works = {"reference": build_reference_step("reference", setting), "ceiling": build_ceiling(setting)}
         works |= {name_flags(options): build_step(setting, options) for options in part}
@@ -106,7 +106,7 @@ def measure_training(report: Report, setting: Setting) -> None:
 
 
 def name_flags(options: dict) -> str:
-    """Such as ", --accumulate 2"; nothing where there are none."""
+    """For example ", --accumulate 2"; empty without options."""
     return "".join(f", --{name}" + (f" {value}" if value is not True else "") for name, value in options.items())
 
 

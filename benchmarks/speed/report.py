@@ -1,4 +1,4 @@
-"""The table of the measured work: printed row by row, and kept in speed.json and speed.md from the first row on."""
+"""The table of results: printed row by row, and written to speed.json and speed.md after each row."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ HEAD = "| work | reference | ours | times faster (range) | memory, reference | o
 
 
 class Report:
-    """The rows of the table, one a piece of work."""
+    """The rows of the table, one for each piece of work."""
 
     def __init__(self, setting: Setting) -> None:
         settings = {
@@ -53,7 +53,7 @@ class Report:
 
 
 def markdown_table(rows: list[dict]) -> list[str]:
-    """The lines of a table of rows as speed.json has them."""
+    """The lines of a table, from rows as in speed.json."""
     return [HEAD, "|---" * HEAD.count(" | ") + "|---|", *map(markdown_row, rows)]
 
 

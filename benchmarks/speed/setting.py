@@ -1,4 +1,4 @@
-"""What is measured, and how."""
+"""The options of a measurement."""
 
 from dataclasses import dataclass
 from pathlib import Path

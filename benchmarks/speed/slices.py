@@ -21,12 +21,12 @@ from models import config_of
 from utils.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parent.parent.parent
-SLICES = 48  # as many as COVID-SemiSeg has for testing
+SLICES = 48  # the number of test slices of COVID-SemiSeg
 
 
 @cache
 def phantom_slices() -> tempfile.TemporaryDirectory:
-    """A folder of labeled and test slices, drawn once, gone at the end."""
+    """A folder of labeled and test slices, drawn once, removed at the end."""
     folder = tempfile.TemporaryDirectory()
     counts = ["--labeled", SLICES, "--unlabeled", 0, "--test", SLICES, "--size", 400]
     call("-m", "data.phantom", "--out", folder.name, *counts)

@@ -201,7 +201,7 @@ def test_a_name_stays_in_the_folder_of_settings(phantom, tmp_path, call, name):
     code, _, error = call(
         "benchmarks.crossval.__main__", name, "--data_root", phantom, "--folds", 2, "--out", tmp_path / "out"
     )
-    assert code == 2 and "give a plain name" in error and not any(tmp_path.iterdir())
+    assert code == 2 and "not a plain folder name" in error and not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("ending", "jobs"), [(signal.SIGTERM, 1), (signal.SIGTERM, 2), (signal.SIGINT, 1)])
@@ -240,7 +240,7 @@ def test_a_name_stands_for_one_setting(phantom, tmp_path, call):
     code, _, error = call(
         "benchmarks.crossval.__main__", "default", "--data_root", phantom, "--folds", 2, "--out", tmp_path
     )
-    assert code == 2 and "was begun with" in error and "another name" in error
+    assert code == 2 and "was started with" in error and "another name" in error
 
 
 def test_a_failed_fold_ends_the_run_and_leaves_the_name_free(phantom, tmp_path, call):

@@ -89,7 +89,7 @@ def test_a_failed_command_is_told_by_its_last_line(tmp_path):
 @pytest.mark.parametrize("step", ["labels", "semi_supervised", "masks"])
 def test_a_step_says_what_it_needs(tmp_path, step):
     job = Job(tmp_path, tmp_path, tmp_path, TOY)
-    with pytest.raises(StepError, match="needs the model of the step supervised; run that first"):
+    with pytest.raises(StepError, match="needs the model of step supervised; run that first"):
         STEPS[step].run(job)
 
 
@@ -98,7 +98,7 @@ def test_results_of_another_machine_are_kept(call, tmp_path):
     earlier = {"machine": "another", "steps": {"tests": {}}}
     (tmp_path / "out" / "gpu.json").write_text(json.dumps(earlier))
     code, printed, result = rehearse(call, tmp_path, "--steps", "masks")
-    assert code == 2 and "holds results of machine 'another'" in printed and result == earlier
+    assert code == 2 and "contains results of machine 'another'" in printed and result == earlier
 
 
 @pytest.mark.parametrize("place", ["out", "scratch"])
@@ -107,18 +107,18 @@ def test_files_of_the_user_are_not_touched(call, tmp_path, place):
     (tmp_path / place / "supervised" / "best.pth").write_text("mine")
     places = ["--save_folder", tmp_path / "out", "--scratch", tmp_path / "scratch"]
     code, _, error = call(SCRIPT, "--rehearse", *places, "--steps", "supervised")
-    assert code == 2 and "holds files that this command did not write; name another --" in error
+    assert code == 2 and "contains files that this command did not write; name another --" in error
     assert (tmp_path / place / "supervised" / "best.pth").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
     ("gpu", "options", "told"),
     [
-        (False, [], "found no CUDA GPU; --rehearse"),
+        (False, [], "no CUDA GPU found; --rehearse"),
         (True, [], "--data_root is missing"),
         (True, ["--data_root", "nowhere"], "nowhere"),
         (False, ["--rehearse", "--data_root", "any"], "leave one of them out"),
-        (False, ["--rehearse", "--scratch", "runs/gpu_rehearsal"], "are one folder"),
+        (False, ["--rehearse", "--scratch", "runs/gpu_rehearsal"], "are the same folder"),
     ],
 )
 def test_a_wrong_call_ends_in_one_line(call, monkeypatch, gpu, options, told):
