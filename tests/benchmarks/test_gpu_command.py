@@ -89,7 +89,7 @@ def test_a_failed_command_is_told_by_its_last_line(tmp_path):
 @pytest.mark.parametrize("step", ["labels", "semi_supervised", "masks"])
 def test_a_step_says_what_it_needs(tmp_path, step):
     job = Job(tmp_path, tmp_path, tmp_path, TOY)
-    with pytest.raises(StepError, match="needs the model of step supervised; run that first"):
+    with pytest.raises(StepError, match="needs the model of step supervised; run that step first"):
         STEPS[step].run(job)
 
 

@@ -7,12 +7,13 @@ from torch import Tensor
 
 
 class Ranger(torch.optim.RAdam):
-    """RAdam (Liu et al. 2020) whose weights are pulled back every few steps towards slow ones (Zhang et al. 2019).
+    """RAdam (Liu et al. 2020) whose weights are pulled towards slow ones every few steps (Zhang et al. 2019).
 
     k: steps between two synchronisations with the slow weights; alpha: how far these move towards the fast ones.
-    use_gc: subtract from each gradient its mean over all dimensions but the first (Yong et al. 2020).
-    Weight decay is decoupled (``lr * wd * p``). All of these can differ between parameter groups. Like every part of
-    the step, centralisation is in place: afterwards ``.grad`` holds the centralised gradient.
+    use_gc: subtract from each gradient its mean over all dimensions but the first (Yong et al. 2020);
+    gc_conv_only: only for convolution kernels, not for linear layers. Weight decay is decoupled (``lr * wd * p``).
+    All of these can differ between parameter groups. Like every part of the step, centralisation is in place:
+    afterwards ``.grad`` holds the centralised gradient.
     """
 
     def __init__(
@@ -26,14 +27,15 @@ class Ranger(torch.optim.RAdam):
         k: int = 6,
         alpha: float = 0.5,
         use_gc: bool = True,
+        gc_conv_only: bool = False,
     ) -> None:
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
         if not 0 < alpha <= 1:
             raise ValueError(f"alpha must be in (0, 1], not {alpha}")
         super().__init__(params, lr, betas, eps, weight_decay, decoupled_weight_decay=True, foreach=True)
-        own = {"k": k, "alpha": alpha, "use_gc": use_gc}
-        self.defaults.update(own)  # for groups that are added later
+        own = {"k": k, "alpha": alpha, "use_gc": use_gc, "gc_conv_only": gc_conv_only}
+        self.defaults.update(own)  # for groups added later
         for group in self.param_groups:
             for name, value in own.items():
                 group.setdefault(name, value)
@@ -48,9 +50,10 @@ class Ranger(torch.optim.RAdam):
         params = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
         for group, trained in zip(self.param_groups, params, strict=True):
             if group["use_gc"]:
-                _centralise([p.grad for p in trained if p.dim() > 1])
+                least_dims = 4 if group["gc_conv_only"] else 2
+                _centralise([p.grad for p in trained if p.dim() >= least_dims])
 
-        # RAdam takes a parameter with any state for one that it has met, so the first slow weights wait outside.
+        # RAdam initialises parameters without state only, so the first slow weights are added after its step.
         starts = {p: p.clone() for trained in params for p in trained if p not in self.state}
         super().step()
         for p, start in starts.items():

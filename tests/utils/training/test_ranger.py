@@ -39,7 +39,7 @@ def test_state_dict_resumes_exactly(steps_before):
 
 @pytest.mark.parametrize(
     ("options", "centred"),
-    [({}, {"conv", "linear"}), ({"use_gc": False}, set())],
+    [({}, {"conv", "linear"}), ({"gc_conv_only": True}, {"conv"}), ({"use_gc": False}, set())],
 )
 def test_which_gradients_are_centralised(options, centred):
     model = network()
