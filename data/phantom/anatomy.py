@@ -10,42 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.phantom.canvas import AIR, Canvas, closed_curve, ellipse, gaussian_blur, mirrored, normals, smooth_noise
+from data.phantom.outlines import LEFT_LUNG, RIGHT_LUNG, TORSO, at_level
 
 FAT, MUSCLE, BLOOD, LIVER = -100, 50, 40, 60  # HU
-
-# Outlines at key levels; between them they are interpolated. A lung starts in front beside the sternum and
-# runs along the ribs to the back, then forward along the mediastinum. Right lung, mirrored to x > 0.
-RIGHT_LUNG = {
-    0.00: [(.30, -.18), (.40, -.26), (.52, -.20), (.62, -.02), (.66, .18), (.62, .38), (.52, .52), (.40, .56),
-           (.29, .48), (.23, .32), (.21, .14), (.23, -.04)],
-    0.22: [(.17, -.62), (.32, -.72), (.56, -.61), (.78, -.28), (.88, .10), (.83, .48), (.63, .79), (.40, .87),
-           (.22, .70), (.16, .40), (.18, .06), (.20, -.32)],
-    0.50: [(.05, -.87), (.27, -.91), (.58, -.76), (.86, -.38), (.96, .05), (.91, .48), (.69, .85), (.41, .96),
-           (.21, .80), (.14, .48), (.32, .12), (.28, -.40)],
-    0.75: [(.13, -.85), (.33, -.89), (.62, -.74), (.88, -.36), (.98, .06), (.93, .50), (.71, .86), (.42, .98),
-           (.21, .84), (.14, .50), (.29, .18), (.38, -.35)],
-    1.00: [(.22, -.80), (.40, -.85), (.64, -.71), (.89, -.34), (.98, .06), (.93, .50), (.71, .86), (.42, .98),
-           (.21, .84), (.15, .54), (.31, .24), (.42, -.30)],
-}  # fmt: skip
-LEFT_LUNG = {
-    0.00: RIGHT_LUNG[0.00],
-    0.22: [(.20, -.60), (.34, -.71), (.57, -.60), (.78, -.28), (.88, .10), (.83, .48), (.63, .79), (.41, .87),
-           (.25, .72), (.27, .46), (.34, .10), (.30, -.28)],
-    0.50: [(.08, -.86), (.30, -.90), (.60, -.75), (.86, -.38), (.96, .05), (.91, .48), (.69, .85), (.43, .96),
-           (.27, .83), (.34, .52), (.36, .14), (.36, -.36)],
-    0.75: [(.30, -.80), (.45, -.86), (.66, -.71), (.88, -.36), (.98, .06), (.93, .50), (.71, .86), (.43, .98),
-           (.27, .84), (.34, .54), (.50, .26), (.62, -.28)],
-    1.00: [(.50, -.70), (.60, -.78), (.72, -.66), (.90, -.34), (.98, .06), (.93, .50), (.71, .86), (.44, .98),
-           (.27, .86), (.32, .60), (.52, .38), (.74, -.15)],
-}  # fmt: skip
-TORSO = {  # half of the muscular outline, from the sternum to the spine
-    0.00: [(.00, -.74), (.35, -.80), (.85, -.68), (1.15, -.40), (1.26, .00), (1.18, .48), (.88, .93),
-           (.45, 1.17), (.14, 1.20), (.00, 1.14)],
-    0.45: [(.00, -1.06), (.35, -1.12), (.76, -1.02), (1.04, -.60), (1.13, -.05), (1.11, .50), (.87, .98),
-           (.46, 1.23), (.14, 1.25), (.00, 1.18)],
-    1.00: [(.00, -1.04), (.35, -1.05), (.72, -.92), (1.00, -.52), (1.09, .00), (1.06, .50), (.83, .98),
-           (.44, 1.22), (.14, 1.24), (.00, 1.17)],
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,14 +70,6 @@ def sample_patient(rng: np.random.Generator, spread: float) -> Patient:
 
 
 Tree = tuple[np.ndarray, np.ndarray, np.ndarray]  # starts (N, 3), ends (N, 3) and radii (N,) of segments
-
-
-def at_level(keys: dict[float, list], level: float) -> np.ndarray:
-    """The outline (N, 2) between the two key levels next to `level`."""
-    levels, outlines = np.array(list(keys)), np.array(list(keys.values()))
-    i = np.clip(np.searchsorted(levels, level) - 1, 0, len(levels) - 2)
-    t = (level - levels[i]) / (levels[i + 1] - levels[i])
-    return (1 - t) * outlines[i] + t * outlines[i + 1]
 
 
 def lung_outlines(patient: Patient, level: float) -> np.ndarray:
