@@ -1,4 +1,4 @@
-"""What several tests call: scripts as a user runs them, and what a refusal must look like."""
+"""Helpers of several tests: calls of the scripts, and checks of refusals."""
 
 import importlib
 import io
@@ -63,7 +63,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def refused(call: Callable, script: str, *arguments: object, names: Sequence[object], kept: Path) -> None:
-    """The script stops with one line that has all of ``names`` in it and leaves the folder ``kept`` as it was."""
+    """Check that the script stops with one line that contains all ``names``, and leaves the folder ``kept`` unchanged."""
     before = contents(kept)
     code, _, error = call(script, *arguments)
     assert code == 2

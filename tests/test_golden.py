@@ -1,4 +1,4 @@
-"""The published network, its CARAFE and its Ranger, as executed on fixed numbers, are what ours compute."""
+"""Our network, CARAFE and Ranger give the answers of the published ones on fixed numbers."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""Cross-validation: neighbours stay together, what is done is kept, settings are compared slice by slice."""
+"""Cross-validation: neighbours stay together, finished folds are kept, settings are compared slice by slice."""
 
 import csv
 import json
@@ -78,7 +78,7 @@ def test_seeds_are_averaged_over_what_all_of_them_scored():
     assert list(per_slice({"0": many}, ["0"])) == list(many)  # bootstrap intervals depend on the order
 
 
-def test_flags_for_the_trainer_come_after_dashes():
+def test_flags_after_dashes_are_for_the_trainer():
     args = parse(["a", "--folds", "2", "--", "--lr", "1"])
     assert (args.name, args.folds, args.flags) == ("a", 2, ["--lr", "1"]) and parse(["a"]).flags == []
 
@@ -176,7 +176,7 @@ def test_models_that_are_still_being_trained_are_refused(phantom, tmp_path, call
         (["--teacher", "new"], [], "its own models"),
     ],
 )
-def test_flags_that_make_no_sense_are_refused(phantom, tmp_path, call, options, flags, named):
+def test_conflicting_flags_are_refused(phantom, tmp_path, call, options, flags, named):
     options = ["--data_root", phantom, "--out", tmp_path, *options]
     code, _, error = call("benchmarks.crossval.__main__", "new", *options, "--", *flags)
     assert code == 2 and named in error and not any(tmp_path.iterdir())
@@ -205,8 +205,8 @@ def test_a_name_stays_in_the_folder_of_settings(phantom, tmp_path, call, name):
 
 
 @pytest.mark.parametrize(("ending", "jobs"), [(signal.SIGTERM, 1), (signal.SIGTERM, 2), (signal.SIGINT, 1)])
-def test_no_trainer_goes_on_alone(phantom, tmp_path, ending, jobs):
-    """It would write to the folder of the trainer that the next call begins."""
+def test_no_trainer_continues_alone(phantom, tmp_path, ending, jobs):
+    """It would write to the folder of the next call."""
     command = [sys.executable, "-m", "benchmarks.crossval", "new", "--data_root", phantom, "--folds", 2, "--alike", 0.9]
     command = [str(part) for part in [*command, "--jobs", jobs, "--out", tmp_path, "--", *TINY, "--epoch", 1000]]
     script = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)

@@ -1,4 +1,4 @@
-"""benchmarks.gpu: every step leaves its result, one that fails or takes too long leaves the others theirs."""
+"""benchmarks.gpu: every step writes its result; a step that fails or takes too long does not affect the others."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ ABSENT = ("SimpleITK", "monai", "segmentation_models_pytorch")  # on a GPU machi
 
 @pytest.fixture
 def bare(tmp_path, monkeypatch):
-    """Packages that the command is to do without are absent, in what it starts, too."""
+    """The command and its children run without the optional packages."""
     folder = tmp_path / "site"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({ABSENT}))\n")
@@ -79,7 +79,7 @@ def test_what_takes_too_long_is_stopped_with_what_it_started(tmp_path):
         run_until(started, ["-c", ""], tmp_path / "log.txt")
 
 
-def test_a_failed_command_is_told_by_its_last_line(tmp_path):
+def test_a_failed_command_is_reported_by_its_last_line(tmp_path):
     with pytest.raises(StepError, match="-c failed: ValueError: no slices") as caught:
         run_until(time.monotonic() + 60, ["-c", "raise ValueError('no slices')"], tmp_path / "log.txt")
     assert not isinstance(caught.value, OutOfTime)

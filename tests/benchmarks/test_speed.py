@@ -1,4 +1,4 @@
-"""What benchmarks.speed compares computes the same: the plain reference, and every faster way."""
+"""benchmarks.speed compares equal computations: the plain reference and our code."""
 
 import argparse
 import json

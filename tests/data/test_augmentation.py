@@ -7,7 +7,7 @@ from data.augmentation import Augmentation, move, random_positions, vary_grays
 
 
 def pattern(n):
-    """``n`` times an asymmetric L of ones, as image and mask, inside a border that shifts and turns may use up."""
+    """``n`` times an asymmetric L of ones, as image and mask, with a border for shifts and rotations."""
     mask = torch.zeros(n, 96, 96, dtype=torch.long)
     mask[:, 24:72, 30:42] = 1
     mask[:, 60:72, 30:64] = 1
@@ -38,7 +38,7 @@ def test_the_register_test_sees_a_drift():
 
 @pytest.mark.parametrize("turns", range(4))
 @pytest.mark.parametrize("flip", [1, -1])
-def test_flips_and_quarter_turns_are_exact(turns, flip):
+def test_flips_and_rotations_are_exact(turns, flip):
     images, masks = torch.rand(1, 1, 8, 8), torch.randint(256, (1, 8, 8))
     angle = torch.tensor(turns * math.pi / 2)
     cos, sin = angle.cos(), angle.sin()
@@ -68,7 +68,7 @@ def test_positions_reach_all_orientations_and_keep_the_slice_in_view():
     assert 14 < off_axis.abs().max() <= 15 + 1e-3
 
 
-def test_what_comes_in_is_air_and_ignored_pixels_stay_ignored():
+def test_pixels_from_outside_are_air_and_ignored_pixels_stay_ignored():
     images, masks = torch.ones(1, 1, 32, 32), torch.full((1, 32, 32), 255)
     shift = torch.tensor([[[1.0, 0, 1], [0, 1, 0]]])  # half of the image
     moved, moved_masks = move(images, masks, shift)

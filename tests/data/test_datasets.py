@@ -123,7 +123,7 @@ def test_every_offender_is_named(folders):
         pair_by_stem(images, masks)
 
 
-def test_files_with_the_same_fault_are_told_together(tmp_path):
+def test_files_with_the_same_problem_are_reported_together(tmp_path):
     for stem in range(4):
         Image.fromarray(TRUTH).save(tmp_path / f"{stem}.png")
     for stem in (1, 2):

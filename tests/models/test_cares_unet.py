@@ -11,7 +11,7 @@ from models.upsampling import CARAFE
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (33, 50), (70, 17)])
-def test_any_size_goes_in_and_comes_out(size):
+def test_any_size_is_kept(size):
     model = build_model("cares_unet", in_channels=3, num_classes=4, base_channels=2)
     assert model(torch.rand(2, 3, *size)).shape == (2, 4, *size)
 
@@ -61,7 +61,7 @@ def test_reassembly_against_its_definition(kernel_size, scale, strip_bytes, monk
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_reassembly_as_an_operation(layout):
-    """Schema, shapes and strides without data, gradients: what ``torch.compile`` relies on."""
+    """Schema, shapes and strides without data, gradients: ``torch.compile`` relies on them."""
     x = torch.randn(2, 3, 5, 4).contiguous(memory_format=layout).requires_grad_()
     logits = torch.randn(2, 100, 5, 4).contiguous(memory_format=layout).requires_grad_()
     torch.library.opcheck(torch.ops.cares_unet.reassemble.default, (x, logits, 2))
@@ -118,7 +118,7 @@ def test_kernels_that_do_not_fit_are_refused():
             reassemble(x, torch.rand(shape), scale=2)
 
 
-def test_without_triton_the_plain_way_is_taken_and_said(monkeypatch):
+def test_without_triton_the_cpu_code_runs_with_a_warning(monkeypatch):
     monkeypatch.setattr(operator, "_triton_works", {})
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     calls = []
@@ -150,7 +150,7 @@ def test_the_backward_kernel_is_not_used_after_the_plain_forward_pass(monkeypatc
         assert torch.allclose(ours, theirs, atol=1e-5)
 
 
-def test_a_fault_of_a_kernel_that_has_worked_is_not_hidden(monkeypatch):
+def test_an_error_of_a_kernel_that_has_worked_is_raised(monkeypatch):
     pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA alone")
     monkeypatch.setattr(operator, "_triton_works", {})
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))

@@ -10,7 +10,7 @@ from models.convolution import Conv3x3, weight_gradient
 
 @pytest.fixture
 def by_taps(monkeypatch):
-    """As on a CPU with AVX2 but no AVX-512, and for small layers, too."""
+    """As on a CPU with AVX2 but no AVX-512, and also for small layers."""
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     monkeypatch.setattr(convolution, "LEAST_PRODUCTS", 1)
     monkeypatch.setattr(convolution, "LEAST_CHANNELS", 8)

@@ -31,7 +31,7 @@ def draw(shape: tuple, kernel_size: int, scale: int, dtype=torch.double, memory_
 
 
 def check(x: Tensor, logits: Tensor, grad: Tensor, scale: int, tolerance: float = 1e-10) -> Tensor:
-    """Compare all that the kernels return with the definition; returns what they upsampled."""
+    """Compare all results of the kernels with the definition; return the upsampled features."""
     exact = [tensor.double().requires_grad_() for tensor in (x, logits)]
     expected = plain.reassemble(*exact, scale=scale)
     expected = [expected.detach(), *torch.autograd.grad(expected, exact, grad.double())]

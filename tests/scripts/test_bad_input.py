@@ -1,4 +1,4 @@
-"""Faults of the user: one line that names the file or flag, exit code 2, and nothing overwritten or lost."""
+"""Errors of the user: one line that names the file or flag, exit code 2, and nothing overwritten or lost."""
 
 import os
 import shutil
@@ -181,7 +181,7 @@ def test_resume_keeps_to_its_run(call, data, trained, tmp_path):
     assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 2
 
 
-def test_a_finished_run_needs_more_epochs_to_go_on(call, trained):
+def test_a_finished_run_needs_more_epochs_to_continue(call, trained):
     refused(call, "supervised_train", "--resume", trained / "last.pth", names=["--epoch", "1 epochs"], kept=trained)
 
 
@@ -354,7 +354,7 @@ def test_an_interrupted_run_leaves_no_mixture(call, data, label, monkeypatch):
     assert len(list_slices(folder)) == 4
 
 
-def test_a_blind_model_is_told(call, data, tmp_path):
+def test_a_blind_model_is_reported(call, data, tmp_path):
     model = build_model("cares_unet", base_channels=2)
     torch.nn.init.zeros_(model.head.weight)
     model.head.bias.data = torch.tensor([9.0, -9.0])
@@ -373,14 +373,14 @@ def test_a_blind_model_is_told(call, data, tmp_path):
     assert "WARNING: no lesion was found" in out
 
 
-def test_a_longer_resumed_run_is_told_of_its_schedule(call, data, tmp_path):
+def test_a_longer_resumed_run_reports_its_schedule(call, data, tmp_path):
     flags = ["--data_root", data, *TINY, "--save_folder", tmp_path / "run"]
     assert call("supervised_train", *flags)[0] == 0
     _, out, _ = call("supervised_train", "--resume", tmp_path / "run/last.pth", "--epoch", 2)
     assert "2 epochs instead of 1" in out
 
 
-def test_nobody_reads_the_output(data, tmp_path):
+def test_a_closed_output_pipe(data, tmp_path):
     reader, output = os.pipe()
     os.close(reader)
     command = ("supervised_train.py", "--data_root", data, *TINY, "--save_folder", tmp_path / "run")

@@ -31,7 +31,7 @@ def test_packages_are_imported_where_they_are_used():
 
 @pytest.fixture(scope="module")
 def chain(phantom, tmp_path_factory):
-    """The folder in which the four scripts have run, with what each of them printed."""
+    """The folder in which the four scripts have run, with their outputs."""
     root = tmp_path_factory.mktemp("chain")
     data, runs = root / "data", root / "runs"
     shutil.copytree(phantom, data)

@@ -29,7 +29,7 @@ def test_freed_memory_is_kept():
     ctypes.CDLL(None).malloc_trim(0)
 
 
-def test_another_c_library_is_left_alone(monkeypatch):
+def test_other_c_libraries_are_unchanged(monkeypatch):
     for fault in (AttributeError, OSError, TypeError):
 
         def absent(name, fault=fault):

@@ -195,7 +195,7 @@ def test_a_picture_among_dicom_files(scans, tmp_path):
     assert is_volume(folder) and np.array_equal(read_scan(folder).slices, drawn(0)[0])
 
 
-def test_a_volume_that_could_not_be_written_whole_is_not_left(scans, tmp_path, monkeypatch):
+def test_a_volume_that_is_not_written_whole_is_removed(scans, tmp_path, monkeypatch):
     place = geometry("LPS", DEPTH, SIZE)
     write = sitk.WriteImage
 

@@ -121,7 +121,7 @@ def test_lesions_vary(drawn):
     assert 0.005 < np.median(some) < 0.1
 
 
-def test_lesions_lie_in_the_lungs(drawn):
+def test_lesions_are_in_the_lungs(drawn):
     _, masks, lungs = drawn
     touched = lungs.reshape(len(lungs), 96, 2, 96, 2).any((2, 4))
     assert masks.any() and not (masks & ~touched).any()
@@ -147,7 +147,7 @@ def test_lesions_are_brighter_than_the_lung_around_them(drawn):
 
 
 def test_labeled_slices_look_more_alike():
-    """Noise outside the body, the plainest of what `spread` scales."""
+    """Measures noise outside the body, one of the properties that `spread` scales."""
 
     def noise(spread):
         drawn = (slices.draw_slice(np.random.default_rng([5, i]), 64, spread)[0] for i in range(12))

@@ -50,7 +50,7 @@ def manifest(out):
 
 
 def test_slices_and_masks_are_those_of_the_scans(scans, prepared, tmp_path):
-    """Every voxel of scan and mask comes through, in every orientation, and the masks find their way back."""
+    """Every voxel of scan and mask is kept, in every orientation, and masks are written back to their scan."""
     code, out, _ = prepared("covid-19-20", "--source", scans, "--keep", "all", "--test_fraction", 0.4)
     assert code == 0 and "train       18 slices of 3 cases" in out and "test        12 slices of 2 cases" in out
     rows = manifest(tmp_path / "out")
@@ -168,7 +168,7 @@ def test_lungs_and_body_of_the_phantom():
     assert lungs[:, rows, columns].sum() == lungs.sum() and lungs[:, rows, columns].size < lungs.size
 
 
-def test_an_interrupted_run_goes_on(scans, prepared, tmp_path, monkeypatch):
+def test_an_interrupted_run_resumes(scans, prepared, tmp_path, monkeypatch):
     flags = ["covid-19-20", "--source", scans, "--unlabeled_fraction", 0.3, "--size", 32]
     prepared(*flags, out="whole")
     write = convert.write_manifest
@@ -196,7 +196,7 @@ def test_an_interrupted_run_goes_on(scans, prepared, tmp_path, monkeypatch):
     assert code == 2 and "other options" in error and contents(tmp_path / "out") == before
 
 
-def test_bad_scans_are_told_and_the_rest_is_done(scans, prepared, tmp_path):
+def test_bad_scans_are_reported_and_the_rest_is_done(scans, prepared, tmp_path):
     source = shutil.copytree(scans / "COVID-19-20", tmp_path / "source")
     names = [source / f"volume-covid19-A-{index:04}_ct.nii.gz" for index in range(COUNT)]
     names[0].write_bytes(names[0].read_bytes()[:2000])
@@ -259,7 +259,7 @@ def test_wrong_flags(scans, prepared, tmp_path, arguments, names):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_split_of_ones_own(scans, prepared, tmp_path):
+def test_a_split_from_a_file(scans, prepared, tmp_path):
     split = tmp_path / "split.csv"
     flags = ["covid-19-20", "--source", scans, "--split", split, "--keep", "all", "--size", 16]
     rows = [f"volume-covid19-A-{index:04},{'test' if index == 3 else 'train'}" for index in range(COUNT)]
@@ -338,14 +338,14 @@ def test_scans_of_one_name_and_from_elsewhere(scans, prepared, tmp_path):
     assert prepared("covid-19-20", "--source", tmp_path / "source" / "a", "--size", 16)[0] == 0
 
 
-def test_a_window_may_begin_with_a_minus(scans, prepared, tmp_path):
+def test_a_window_may_start_with_a_minus(scans, prepared, tmp_path):
     flags = ["covid-19-20", "--source", scans, "--keep", "all", "--test_fraction", 0]
     assert prepared(*flags, "--window", "-600,1200")[0] == 0
     stored = np.asarray(Image.open(tmp_path / "out" / manifest(tmp_path / "out")[0]["file"]))
     assert np.array_equal(stored, Window(-600, 1200).to_gray(drawn(0)[0][0]))
 
 
-def test_a_killed_worker_is_told(scans, prepared, monkeypatch):
+def test_a_killed_worker_is_reported(scans, prepared, monkeypatch):
     monkeypatch.setattr(convert, "write_case", os.abort)  # takes no arguments, but the name goes by pickle
     monkeypatch.setattr(convert, "as_completed", broken)
     code, _, error = prepared("covid-19-20", "--source", scans, "--size", 16)
@@ -360,7 +360,7 @@ def broken(jobs):
     yield future
 
 
-def test_validation_takes_whole_scans(scans, prepared, tmp_path):
+def test_validation_keeps_scans_whole(scans, prepared, tmp_path):
     assert prepared("covid-19-20", "--source", scans, "--keep", "all", "--test_fraction", 0, "--size", 16)[0] == 0
     pairs = pair_by_stem(tmp_path / "out" / "Train-Image", tmp_path / "out" / "Train-Mask")
     cases = cases_of(pairs)

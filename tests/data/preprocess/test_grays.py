@@ -20,7 +20,7 @@ def soft_tissue(hu, gray):
     return np.median(gray[(hu > -50) & (hu < 100)])
 
 
-def test_soft_tissue_comes_to_one_gray_from_any_window(hounsfield):
+def test_soft_tissue_has_one_gray_level_from_any_window(hounsfield):
     for hu in hounsfield:
         for window in (LUNG, WIDE, Window(-600, 1200)):
             assert soft_tissue(hu, align_grays(window.to_gray(hu))) == pytest.approx(
@@ -29,7 +29,7 @@ def test_soft_tissue_comes_to_one_gray_from_any_window(hounsfield):
         assert soft_tissue(hu, WIDE.to_gray(hu)) < 100
 
 
-def test_slices_stored_differently_come_near(hounsfield):
+def test_slices_stored_differently_become_similar(hounsfield):
     for hu in hounsfield:
         lung, wide = (window.to_gray(hu).astype(float) for window in (LUNG, WIDE))
         before = np.abs(lung - wide).mean()
@@ -50,7 +50,7 @@ def test_a_slice_that_was_not_windowed_stays_black(hounsfield):
 
 
 @pytest.mark.parametrize("level", [0, 7, 255])
-def test_a_slice_of_one_gray_is_left_as_it_is(level):
+def test_a_slice_of_one_gray_level_is_unchanged(level):
     gray = np.full((4, 5), level, np.uint8)
     assert np.array_equal(align_grays(gray), gray)
 

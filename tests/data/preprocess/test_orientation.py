@@ -31,7 +31,7 @@ def typical(chests):
 
 @pytest.mark.parametrize("turns", range(4))
 @pytest.mark.parametrize("lying", [0, 1])
-def test_slices_are_turned_back_and_mirror_images_count_as_alike(chests, turns, lying):
+def test_slices_are_rotated_back_and_mirror_images_match(chests, turns, lying):
     typical = typical_slice([thumbnail(np.rot90(chest, lying)) for chest in chests[:12]])
     found = []
     for chest in chests[12:]:
@@ -42,7 +42,7 @@ def test_slices_are_turned_back_and_mirror_images_count_as_alike(chests, turns, 
     assert found.count(turns) == 24 if turns != 2 else 16 <= found.count(2) == 24 - found.count(0)
 
 
-def test_the_lungs_lie_side_by_side_or_one_above_the_other(chests, typical):
+def test_the_lungs_are_side_by_side_or_one_above_the_other(chests, typical):
     assert mirror_axis(typical) == -1
     for count in (1, 8, 24):
         assert mirror_axis(typical_slice(map(thumbnail, chests[-count:]))) == -1
@@ -57,7 +57,7 @@ TURNS = [0, 3, 0, 1]  # after which a slice lies as before; half a turn is left 
 
 
 @pytest.mark.parametrize("cache_gb", [1, 0])
-def test_data_sets_turn_images_and_masks_together(phantom, tmp_path, cache_gb):
+def test_data_sets_rotate_images_and_masks_together(phantom, tmp_path, cache_gb):
     pairs = pair_by_stem(phantom / "Train-Image", phantom / "Train-Mask")
     as_stored = LesionSlices(pairs, PLAIN)
     fitted = PLAIN.fit(Image.open(image) for image, _ in pairs)
@@ -82,7 +82,7 @@ def bright_is_lesion(images):
 
 
 @pytest.mark.parametrize("tta", [False, True])
-def test_what_is_found_is_turned_back(chests, typical, tmp_path, tta):
+def test_maps_are_rotated_back(chests, typical, tmp_path, tta):
     model = torch.nn.Identity()
     model.forward = bright_is_lesion
     stored = np.ascontiguousarray(np.rot90(chests[20], 3)[:48])  # lungs cut off at a side, not square
@@ -112,7 +112,7 @@ def test_mirror_images_are_averaged(typical, chests, tmp_path):
     assert torch.allclose(found, plain, atol=1e-6)  # pixel by pixel, hence the same in both, and back in place
 
 
-def test_a_scan_is_turned_as_a_whole(typical):
+def test_a_scan_is_rotated_as_a_whole(typical):
     hu = np.stack([draw_slice(np.random.default_rng(seed), 64)[0] for seed in range(30)])
     scan = ScanSlices(np.rot90(hu, 2, (1, 2)), replace(PLAIN, typical_slice=typical), window=LUNG)
     upright = ScanSlices(hu, replace(PLAIN, typical_slice=typical), window=LUNG)
@@ -121,7 +121,7 @@ def test_a_scan_is_turned_as_a_whole(typical):
 
 
 @pytest.mark.parametrize("mirror", [-1, -2])
-def test_only_mirror_images_where_slices_lie_alike(mirror):
+def test_only_mirror_images_for_slices_of_one_orientation(mirror):
     torch.manual_seed(0)
     linear = random_positions(500, torch.device("cpu"), mirror=mirror)[:, :, :2]
     signs = {(x > 0, y > 0) for x, y in zip(linear[:, 0, 0].tolist(), linear[:, 1, 1].tolist(), strict=True)}
@@ -138,8 +138,8 @@ def test_only_mirror_images_where_slices_lie_alike(mirror):
 SMALL = ("--base_channels", 4, "--image_size", 48, "--epoch", 3)
 
 
-def test_a_network_finds_the_same_in_turned_slices(phantom, tmp_path, call):
-    """From training to the mask: slices that lie otherwise are turned, and their masks come back as they lie."""
+def test_a_network_finds_the_same_in_rotated_slices(phantom, tmp_path, call):
+    """From training to the mask: slices of another orientation are rotated, and their masks are rotated back."""
     assert call("supervised_train", "--data_root", phantom, *SMALL, "--save_folder", tmp_path / "run")[0] == 0
     best = tmp_path / "run" / "best.pth"
     assert Preprocessing(**read_checkpoint(best)["preprocessing"]).mirror_axis == -1
@@ -157,7 +157,7 @@ def test_a_network_finds_the_same_in_turned_slices(phantom, tmp_path, call):
         assert np.abs(np.rot90(plain) - turned).max() <= 2 and (plain != np.rot90(plain)).mean() > 0.5
 
 
-def test_turning_can_be_left_out(phantom, tmp_path, call):
+def test_rotation_can_be_switched_off(phantom, tmp_path, call):
     run = ["--data_root", phantom, *SMALL, "--epoch", 1, "--no-align_turns", "--save_folder", tmp_path / "run"]
     assert call("supervised_train", *run)[0] == 0
     checkpoint = read_checkpoint(tmp_path / "run" / "last.pth")
@@ -169,7 +169,7 @@ def test_turning_can_be_left_out(phantom, tmp_path, call):
         assert (typical is not None) == aligned
 
 
-def test_labeled_slices_are_turned_in_a_new_run_as_in_a_resumed_one(phantom, tmp_path, call):
+def test_labeled_slices_are_rotated_alike_in_new_and_resumed_runs(phantom, tmp_path, call):
     for kind in ("Image", "Mask"):
         (tmp_path / kind).mkdir()
         for number, file in enumerate(list_slices(phantom / f"Train-{kind}")):
@@ -182,7 +182,7 @@ def test_labeled_slices_are_turned_in_a_new_run_as_in_a_resumed_one(phantom, tmp
 
 
 @pytest.mark.parametrize(("flag", "mirror"), [("--align_turns", -1), ("--no-align_turns", None)])
-def test_both_trainers_augment_as_slices_lie(phantom, tmp_path, call, monkeypatch, flag, mirror):
+def test_both_trainers_mirror_along_the_right_axis(phantom, tmp_path, call, monkeypatch, flag, mirror):
     used = []
 
     def spy(n, device, *, mirror):
@@ -200,7 +200,7 @@ def test_both_trainers_augment_as_slices_lie(phantom, tmp_path, call, monkeypatc
     assert set(used) == {mirror}
 
 
-def test_real_slices_that_lie_on_the_other_side():
+def test_real_slices_of_the_other_orientation():
     """COVID-SemiSeg: the spine is on the left in the unlabeled slices of coronacases, else on the right."""
     root = SHARED / "datasets" / "COVID-SemiSeg"
     if not root.is_dir():

@@ -1,4 +1,4 @@
-"""Preprocessing: learned once, applied and undone, kept as plain types; and no file is read twice for it."""
+"""Preprocessing: learned once, applied and undone, stored as plain types; no file is read twice."""
 
 import json
 from collections import Counter
@@ -23,7 +23,7 @@ def fitted(phantom):
 
 
 @pytest.mark.parametrize("turns", range(4))
-def test_a_map_comes_back_as_the_slice_lay(phantom, fitted, turns):
+def test_a_map_is_undone_to_the_slice(phantom, fitted, turns):
     stored = Image.open(list_slices(phantom / "Train-Image")[1])
     upright, _ = fitted.apply(stored)
     image = Image.fromarray(np.rot90(stored, turns)).resize((90, 70))
@@ -54,7 +54,7 @@ def test_it_is_kept_as_plain_types(fitted):
 
 
 class Done(Exception):
-    """Raised in place of the first epoch."""
+    """Raised instead of the first epoch."""
 
 
 def stop(*_):

@@ -41,7 +41,7 @@ def data(phantom, tmp_path):
 
 @pytest.fixture(scope="module")
 def results(phantom, checkpoint, tmp_path_factory):
-    """What test.py makes of that network and the phantom's test slices; no test may change it."""
+    """The results of test.py for that network and the phantom's test slices; no test may change them."""
     folder = tmp_path_factory.mktemp("results") / "model"
     flags = ["--data_root", phantom, "--pretrained_model", checkpoint, "--image_size", 64, "--save_prob"]
     code, _, error = call_here("test", *flags, "--img_save_folder", folder)
@@ -157,7 +157,7 @@ def test_what_is_read_is_not_deleted(call, data, predicted, tmp_path):
 
 
 def test_truth_and_lungs_in_the_folder_of_results_are_not_deleted(call, data, checkpoint, predicted, tmp_path):
-    """As after correcting a model's masks by hand, where it left them."""
+    """As after correcting a model's masks by hand, in place."""
     flags = ["--data_root", data, "--pretrained_model", checkpoint, "--image_size", 64, "--img_save_folder", predicted]
     flags += ["--test_img_path", data / "Test-Image"]
     for flag in ("--test_msk_path", "--lung_mask_path"):
@@ -183,7 +183,7 @@ def test_means_that_are_compared_are_of_the_same_images(call, data, predicted, t
     assert len(list((tmp_path / "scores" / "compare").glob("*.png"))) == 4
 
 
-def test_models_are_named_by_what_tells_their_folders_apart(call, data, tmp_path):
+def test_models_are_named_by_the_differing_part_of_their_folders(call, data, tmp_path):
     for name in ("a/prob", "b/prob"):
         shutil.copytree(data / "Test-Mask", tmp_path / name)
     score(call, data, tmp_path / "scores", tmp_path / "a/prob", tmp_path / "b/prob")
@@ -252,7 +252,7 @@ def test_threshold_of_a_model(call, data, checkpoint, predicted, tmp_path):
         assert np.array_equal(np.asarray(Image.open(predicted / file.name)) == 255, soft > 127)
 
 
-def test_averaging_over_views_makes_predictions_turn_with_the_slice(phantom, checkpoint, tmp_path):
+def test_averaging_over_views_makes_predictions_rotate_with_the_slice(phantom, checkpoint, tmp_path):
     from utils.checkpoint import load_model
 
     model, _ = load_model(checkpoint)
@@ -301,7 +301,7 @@ def test_overlays_are_sorted_by_dice_or_name(call, data, predicted, tmp_path, mo
 
 
 def test_best_cases_have_a_lesion_to_show(call, data, tmp_path, monkeypatch):
-    """Perfect predictions, but for the second slice; the last two have no lesion."""
+    """Perfect predictions, except for the second slice; the last two have no lesion."""
     lesion = np.eye(64, dtype=np.uint8) * 255
     (tmp_path / "perfect").mkdir()
     for index in range(4):
@@ -357,7 +357,7 @@ def test_faults_in_predictions(call, data, predicted, tmp_path):
         (["--pretrained_model", "m.pth", "--empty", "two"], ["--empty", "two"]),
     ],
 )
-def test_flags_that_do_not_go_together(call, data, flags, names):
+def test_conflicting_flags(call, data, flags, names):
     refused(call, "test", "--data_root", data, *flags, names=names, kept=data)
 
 

@@ -33,7 +33,7 @@ CASES = {
 
 
 def by_the_fields_tool(soft, truth):
-    """What the tool reports of one image; ratios at every threshold, the mean of which is the threshold mean."""
+    """The tool's report on one image; ratios at every threshold, whose mean is the threshold mean."""
     gt = 255 * np.uint8(truth)
     s, e, mae = py_sod_metrics.Smeasure(), py_sod_metrics.Emeasure(), py_sod_metrics.MAE()
     kinds = ("DICE", "IOU", "Sensitivity", "Specificity", "Precision")

@@ -48,7 +48,7 @@ def rows(path):
     return list(csv.DictReader(path.open()))
 
 
-def test_masks_come_back_voxel_for_voxel_in_every_orientation(call, scans, checkpoint, tmp_path, perfect_network):
+def test_masks_match_voxel_for_voxel_in_every_orientation(call, scans, checkpoint, tmp_path, perfect_network):
     source, out = scans / "COVID-19-20", tmp_path / "out"
     flags = ["--test_img_path", source, "--test_msk_path", source, "--save_prob"]
     code, printed, error = call("test", "--pretrained_model", checkpoint, *flags, "--img_save_folder", out)
@@ -103,7 +103,7 @@ def test_real_dicom_passes(call, checkpoint, tmp_path):
     assert mask.GetSize() == scan.GetSize() and np.allclose(mask.GetSpacing(), scan.GetSpacing())
 
 
-def test_scans_that_cannot_be_used_are_left_out(call, scans, checkpoint, tmp_path):
+def test_scans_that_cannot_be_read_are_skipped(call, scans, checkpoint, tmp_path):
     source = shutil.copytree(scans / "COVID-19-20", tmp_path / "source")
     bad = source / "volume-covid19-A-0001_ct.nii.gz"
     bad.write_bytes(bad.read_bytes()[:3000])
@@ -159,7 +159,7 @@ def test_a_truth_in_the_folder_of_results_is_not_deleted(call, scans, checkpoint
     refused(call, "test", *flags, "--test_msk_path", truth, names=[truth, "which is read"], kept=tmp_path)
 
 
-def test_a_full_disk_is_told_in_a_line(call, scans, checkpoint, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_in_a_line(call, scans, checkpoint, tmp_path, monkeypatch):
     def full(*arguments, **options):
         raise OSError(28, "No space left on device", str(tmp_path / "out" / "mask.nii.gz"))
 
@@ -169,5 +169,5 @@ def test_a_full_disk_is_told_in_a_line(call, scans, checkpoint, tmp_path, monkey
     assert code == 2 and error.splitlines()[-1].startswith(f"error: {tmp_path / 'out' / 'mask.nii.gz'}: No space left")
 
 
-def test_a_folder_of_slices_holds_no_scan(phantom):
+def test_a_folder_of_slices_has_no_scan(phantom):
     assert find_scans(phantom / "Test-Image") == []

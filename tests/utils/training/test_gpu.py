@@ -1,4 +1,4 @@
-"""What a GPU changes: precisions, kernels, random numbers, loader processes. A CPU runs what it can of it."""
+"""Tests for a GPU: precisions, kernels, random numbers, loader processes. Some of them also run on a CPU."""
 
 import copy
 import csv
@@ -44,7 +44,7 @@ def draw_batch(device=DEVICE):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_training_step_follows_float32_on_the_cpu(precision):
-    """Its loss, and the direction of the step: that of the gradient, as SGD takes it."""
+    """The loss, and the direction of the step: the gradient, as SGD uses it."""
     options = {"optimizer_type": "sgd", "lr": 1e-3, "clip_grad": 0.0}
     before = torch.cat([p.detach().flatten() for p in new_network(CPU).parameters()])
     losses, steps = [], []
@@ -82,7 +82,7 @@ def test_predictions_follow_float32_on_the_cpu(precision, tmp_path):
 @needs_gpu
 @pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
 def test_carafe_runs_its_kernels(kind):
-    """No fallback, and the same bits each time, as its gradients are gathered without atomics."""
+    """No fallback, and the same bits each time: the gradients need no atomics."""
     if torch.cuda.get_device_capability() < operator.OLDEST_GPU:
         pytest.skip("older GPUs run the plain implementation")
     torch.manual_seed(0)
@@ -103,7 +103,7 @@ def test_carafe_runs_its_kernels(kind):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_saved_state_goes_on_with_the_same_numbers(precision, tmp_path):
-    """Weights, averages, moments, scale and random numbers, by way of a file that is read to the CPU."""
+    """Weights, averages, moments, scale and random numbers, from a file that is read to the CPU."""
     first = new_training(amp=precision)
     for _ in range(3):
         first.step(*Augmentation()(*draw_batch()))

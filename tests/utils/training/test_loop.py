@@ -110,7 +110,7 @@ def test_the_best_epoch_is_kept(phantom, tmp_path, call):
 
 
 def test_without_validation_weights_are_saved_as_seldom_as_the_run(phantom, tmp_path, call, monkeypatch):
-    """At full width a checkpoint takes as long to write as a GPU needs for an epoch."""
+    """At full width, writing a checkpoint takes as long as an epoch on a GPU."""
     saved = []
 
     def spy(path, content):
@@ -186,7 +186,7 @@ def test_a_run_resumed_elsewhere_has_a_best_epoch_of_its_own(phantom, tmp_path, 
     assert (tmp_path / "second" / "best.pth").exists()
 
 
-def test_a_new_learning_rate_holds_from_the_first_resumed_step(phantom, tmp_path, call):
+def test_a_new_learning_rate_applies_from_the_first_resumed_step(phantom, tmp_path, call):
     """The published schedule halves it every epoch; 5 steps are an epoch."""
     flags = ["--data_root", phantom, *TINY, "--decay_rate", 0.5, "--decay_start_epoch", 0, "--decay_epoch", 1]
     assert call("supervised_train", *flags, "--epoch", 2, "--save_folder", tmp_path)[0] == 0

@@ -1,4 +1,4 @@
-"""The training step: its ways to save memory and time change nothing but rounding, and it never waits for the GPU."""
+"""The training step: options that save memory or time change only rounding, and no step waits for the GPU."""
 
 import copy
 import shutil
@@ -67,7 +67,7 @@ def test_averaged_weights_of_a_trained_network_are_its_own_at_first(start, batch
 
 
 def test_a_batch_in_parts_gives_the_same_gradient(start, batch):
-    """Its parts are every second slice; where they are alike, batch norm sees the same statistics in each."""
+    """The parts are every second slice; if these are equal, batch norm sees the same statistics in each."""
     images, masks = (tensor[[0, 0, 1, 1]] for tensor in batch)
     whole, parts = (start(accumulate=n, optimizer_type="sgd", lr=1.0) for n in (1, 2))
     assert whole.step(images, masks).item() == pytest.approx(parts.step(images, masks).item(), rel=1e-4)
@@ -100,7 +100,7 @@ def test_a_compiled_step(start, batch):
 
 
 class Waits(TorchDispatchMode):
-    """Notes the operations for whose result the host would have to wait for a GPU.
+    """Records the operations that make the host wait for a GPU.
 
     host_numbers: tensors that stay on the CPU, so that what is computed of them alone costs no waiting.
     """
