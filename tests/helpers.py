@@ -63,7 +63,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def refused(call: Callable, script: str, *arguments: object, names: Sequence[object], kept: Path) -> None:
-    """Check that the script stops with one line that contains all ``names``, and leaves the folder ``kept`` unchanged."""
+    """Check that the script stops with one line that has all ``names`` and leaves the folder ``kept`` unchanged."""
     before = contents(kept)
     code, _, error = call(script, *arguments)
     assert code == 2

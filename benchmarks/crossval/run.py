@@ -24,7 +24,8 @@ from data.errors import InputError
 from utils.cli.machine import add_device_options
 from utils.cli.parser import Parser
 from utils.cli.prediction import add_evaluation_options, add_prediction_options, parse_evaluation_options
-from utils.evaluation.cases import Case, score
+from utils.evaluation.cases import Case
+from utils.evaluation.metrics import EMPTY_RULES, ratios
 from utils.inference.predictor import Predictor
 from utils.output.folder import append_row
 
@@ -121,7 +122,8 @@ def evaluate(setting: Setting, seed: int, fold: int) -> None:
     unfinished = folder / f"{TABLE}.tmp"
     unfinished.unlink(missing_ok=True)
     for case, found in zip(cases, predictor.predict_slices(slices), strict=True):
-        append_row(unfinished, score(case, found.map, threshold=config.threshold, empty=config.empty))
+        mask, undefined = found.mask_at(config.threshold), EMPTY_RULES[config.empty]
+        append_row(unfinished, {"image": case.name, **ratios(mask, case.read_truth(), undefined=undefined)})
     os.replace(unfinished, folder / TABLE)
 
 

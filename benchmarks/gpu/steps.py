@@ -65,13 +65,13 @@ class Job:
 def tests(job: Job) -> dict:
     """Tests marked gpu: kernels against their definition, precisions, resume, workers, inference."""
     # The other files may need packages that a GPU machine lacks.
-    files = [file for file in sorted((ROOT / "tests").glob("test_*.py")) if "pytest.mark.gpu" in file.read_text()]
+    files = [file for file in sorted((ROOT / "tests").rglob("test_*.py")) if "pytest.mark.gpu" in file.read_text()]
     return _run_tests(job, "gpu and not long", files)
 
 
 def compiled(job: Job) -> dict:
     """A run with --compile and its resumption, only on a GPU."""
-    return _run_tests(job, "gpu and long", [ROOT / "tests" / "test_gpu.py"])
+    return _run_tests(job, "gpu and long", [ROOT / "tests" / "utils" / "training" / "test_gpu.py"])
 
 
 def _run_tests(job: Job, marked: str, files: list[Path]) -> dict:
