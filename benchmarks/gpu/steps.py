@@ -64,18 +64,22 @@ class Job:
 
 def tests(job: Job) -> dict:
     """Tests marked gpu: kernels against their definition, precisions, resume, workers, inference."""
-    # The other files may need packages that a GPU machine lacks.
-    files = [file for file in sorted((ROOT / "tests").rglob("test_*.py")) if "pytest.mark.gpu" in file.read_text()]
-    return _run_tests(job, "gpu and not long", files)
+    return _run_tests(job, "gpu and not long")
 
 
 def compiled(job: Job) -> dict:
     """A run with --compile and its resumption, only on a GPU."""
-    return _run_tests(job, "gpu and long", [ROOT / "tests" / "utils" / "training" / "test_gpu.py"])
+    return _run_tests(job, "gpu and long")
 
 
-def _run_tests(job: Job, marked: str, files: list[Path]) -> dict:
-    printed = job.call("-m", "pytest", "-m", marked, "-p", "no:cacheprovider", "-rs", "--durations=5", *files)
+def gpu_test_files() -> list[Path]:
+    """The files with such tests; others may need packages that a GPU machine lacks."""
+    return [file for file in sorted((ROOT / "tests").rglob("test_*.py")) if "pytest.mark.gpu" in file.read_text()]
+
+
+def _run_tests(job: Job, marked: str) -> dict:
+    options = ["-p", "no:cacheprovider", "-rs", "--durations=5"]
+    printed = job.call("-m", "pytest", "-m", marked, *options, *gpu_test_files())
     return {"result": printed.strip().rpartition("\n")[2].strip("= ")}
 
 

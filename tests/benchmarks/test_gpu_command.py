@@ -9,10 +9,14 @@ import pytest
 import torch
 
 from benchmarks.gpu.process import OutOfTime, StepError, run_until
-from benchmarks.gpu.steps import STEPS, TOY, Job
+from benchmarks.gpu.steps import STEPS, TOY, Job, gpu_test_files
 
 SCRIPT = "benchmarks.gpu.__main__"
 ABSENT = ("SimpleITK", "monai", "segmentation_models_pytorch")  # on a GPU machine, perhaps
+
+
+def test_tests_for_a_gpu_are_found():
+    assert {"test_gpu.py", "test_triton.py", "test_state.py"} <= {file.name for file in gpu_test_files()}
 
 
 @pytest.fixture
