@@ -10,6 +10,7 @@ from data.errors import InputError
 from data.folders import FOLDERS, PSEUDO_MASKS
 from data.preprocess.window import LUNG, Window
 from models import options_of
+from utils.training.losses import options_of_loss
 
 DEFAULT_FOLDERS = {
     "train_img_path": FOLDERS["train"][0],
@@ -145,6 +146,8 @@ class TrainingConfig:
                 raise InputError(
                     f"--{name} {getattr(self, name)}: --model {self.model} has no such option; leave it out"
                 )
+        if "dice_over" not in options_of_loss(self.loss) and self.dice_over != RECIPES[self.recipe].dice_over:
+            raise InputError(f"--dice_over {self.dice_over}: --loss {self.loss} has no such option; leave it out")
         self._validate_method()
         return self
 

@@ -91,8 +91,8 @@ def add_training_options(parser: Parser) -> None:
         help="paper: as published; cpu: small. Network, size, gray levels and orientation of a --pretrained_model "
         "are kept",
     )
-    group.add_argument("--base_channels", type=number(int, 1), help="width of the first level")
     group.add_argument("--model", choices=list(MODELS), help="network")
+    group.add_argument("--base_channels", type=number(int, 1), help="width of the first level")
     group.add_argument("--block", choices=list(BLOCKS), help="plain: without the paper's shortcuts")
     group.add_argument("--upsample", choices=list(UPSAMPLINGS), help="bilinear: without the paper's CARAFE")
     group.add_argument("--pretrained_model", type=Path, help="checkpoint to start from")

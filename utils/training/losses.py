@@ -1,5 +1,6 @@
 """The training losses, by name. To try another, write a function like these and add a line to LOSSES."""
 
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -59,3 +60,8 @@ def _classes(logits: Tensor) -> Tensor:
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {"ce_dice": ce_dice, "ce": ce}
+
+
+def options_of_loss(name: str) -> set[str]:
+    """The arguments that the loss called ``name`` takes."""
+    return set(inspect.signature(LOSSES[name]).parameters)

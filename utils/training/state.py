@@ -1,7 +1,6 @@
 """A training step and its state: network, averaged weights, optimizer, schedule, precision."""
 
 import copy
-import inspect
 from collections.abc import Callable
 from functools import partial
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from utils import malloc
 from utils.config import TrainingConfig
 from utils.device import autocast, choose_precision
-from utils.training.losses import LOSSES
+from utils.training.losses import LOSSES, options_of_loss
 from utils.training.optimizers import build_optimizer, build_schedule
 
 
@@ -139,4 +138,4 @@ def _loss(config: TrainingConfig) -> Callable[..., Tensor]:
     """The loss of the config with those of its options that this loss has."""
     loss = LOSSES[config.loss]
     options = {"dice_over": config.dice_over}
-    return partial(loss, **{name: options[name] for name in options.keys() & inspect.signature(loss).parameters})
+    return partial(loss, **{name: options[name] for name in options.keys() & options_of_loss(config.loss)})

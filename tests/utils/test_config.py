@@ -1,0 +1,67 @@
+"""Configs: plain types in and out, cross-checks, and networks with other options."""
+
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import models
+from data.errors import InputError
+from utils.checkpoint import load_model, save_checkpoint
+from utils.config import RECIPES, TrainingConfig, overrides
+from utils.training.state import Training
+
+
+class Thin(nn.Conv2d):
+    """A network of one convolution, with neither width nor blocks nor batch norm."""
+
+    def __init__(self, in_channels: int = 1, num_classes: int = 2) -> None:
+        super().__init__(in_channels, num_classes, 1)
+
+
+@pytest.fixture
+def thin(monkeypatch):
+    monkeypatch.setitem(models.MODELS, "thin", Thin)
+    return TrainingConfig(model="thin", epoch=1, amp="off").validate()
+
+
+def test_paths_may_be_strings_and_nothing_changes_later():
+    config = TrainingConfig(data_root="data", save_folder="runs/new")
+    assert config.folder("train_img_path") == Path("data/Train-Image") and config.save_folder == Path("runs/new")
+    with pytest.raises(FrozenInstanceError):
+        config.epoch = 2
+
+
+def test_a_config_is_kept_as_plain_types():
+    kept = TrainingConfig(train_img_path=Path("a/b")).to_dict()
+    assert kept["train_img_path"] == "a/b" and kept["lr"] == 5e-3 / 4 and "device" not in kept
+    again = TrainingConfig(**kept)
+    assert replace(again, lr=None) == TrainingConfig(train_img_path=Path("a/b"))
+
+
+def test_recipes_are_valid_and_named_by_what_they_override():
+    for name, config in RECIPES.items():
+        assert config.validate().recipe == name and replace(TrainingConfig(), **overrides(name)) == config
+
+
+def test_a_network_gets_only_the_options_that_it_has(thin, tmp_path):
+    assert thin.network == {"name": "thin"}
+    with pytest.raises(InputError, match="--block plain: --model thin has no such option"):
+        replace(thin, block="plain").validate()
+    model = models.build_model(**thin.network)
+    images = torch.rand(2, 1, 8, 8)
+    training = Training(model, thin, steps_per_epoch=1)  # averages weights without batch-norm counters, too
+    assert training.step(images, (images[:, 0] > 0.5).long()).isfinite()
+    entries = {"preprocessing": {}, "epoch": 1, "best_score": 0.0, "run": {}}
+    save_checkpoint(tmp_path / "thin.pth", {"model": models.config_of(model), "weights": model.state_dict(), **entries})
+    assert torch.equal(load_model(tmp_path / "thin.pth")[0](images), model(images))
+
+
+def test_a_checkpoint_of_an_unknown_network_is_refused(thin, tmp_path, monkeypatch):
+    entries = {"preprocessing": {}, "epoch": 1, "best_score": 0.0, "run": {}, "weights": {}}
+    save_checkpoint(tmp_path / "thin.pth", {"model": thin.network, **entries})
+    monkeypatch.delitem(models.MODELS, "thin")
+    with pytest.raises(InputError, match="network 'thin', not one of cares_unet"):
+        load_model(tmp_path / "thin.pth")
