@@ -1,4 +1,4 @@
-"""Joint augmentation of slices and masks, a batch at a time and on the device that holds it."""
+"""Joint augmentation of slices and masks, a batch at a time, on the device of the batch."""
 
 import math
 

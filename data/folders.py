@@ -28,7 +28,7 @@ Pair = tuple[Path, Path]
 def list_slices(folder: Path) -> list[Path]:
     """The image files of a folder in the natural order of their stems (2 before 10).
 
-    Raises InputError if the folder is missing, holds no image, or holds two images of one stem.
+    Raises InputError if the folder is missing, has no image, or has two images with the same stem.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; create it or name another one")
@@ -39,7 +39,7 @@ def list_slices(folder: Path) -> list[Path]:
     for file in files:
         by_stem[file.stem].append(file.name)
     if doubled := [" and ".join(names) for names in by_stem.values() if len(names) > 1]:
-        raise InputError(f"{folder}: two files of one stem: {'; '.join(doubled)}; keep one of each")
+        raise InputError(f"{folder}: two files with the same stem: {'; '.join(doubled)}; keep one of each")
     return files
 
 

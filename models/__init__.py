@@ -14,7 +14,7 @@ MODELS: dict[str, type[nn.Module]] = {"cares_unet": CAResUNet}
 def build_model(name: str, **arguments: object) -> nn.Module:
     """The network called ``name`` in ``MODELS``, which maps slices to logits, channels last in memory.
 
-    Its attribute ``config`` holds what this function was given, so that a checkpoint can rebuild it.
+    Its attribute ``config`` has the arguments of this function, so that a checkpoint can rebuild it.
     """
     model = MODELS[name](**arguments).to(memory_format=torch.channels_last)
     model.config = {"name": name, **arguments}  # type: ignore[assignment]
@@ -22,7 +22,7 @@ def build_model(name: str, **arguments: object) -> nn.Module:
 
 
 def config_of(model: nn.Module) -> dict[str, Any]:
-    """What ``build_model`` was given to make this network."""
+    """The arguments of ``build_model`` that built this network."""
     return cast(dict[str, Any], model.config)
 
 

@@ -1,4 +1,4 @@
-"""The building blocks of CARes-UNet: conv-BN-ReLU, the blocks to choose from, and the stage that holds one."""
+"""The building blocks of CARes-UNet: conv-BN-ReLU, the blocks to choose from, and the stage."""
 
 from collections import OrderedDict
 from collections.abc import Callable

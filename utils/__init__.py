@@ -1,1 +1,1 @@
-"""What the scripts share: options, training, inference, losses, metrics, checkpoints, reports."""
+"""The engine: training, inference, evaluation, output, and the command line of the scripts."""

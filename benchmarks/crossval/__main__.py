@@ -61,7 +61,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     place = arguments.index("--") if "--" in arguments else len(arguments)
     parser = Parser(__doc__)
     parser.add_argument("name", help="name of the setting; its runs and result.json go to OUT/NAME")
-    parser.add_argument("--data_root", type=Path, default=Path("."), help="folder that holds the ones below")
+    parser.add_argument("--data_root", type=Path, default=Path("."), help="folder that contains the folders below")
     parser.add_argument("--train_img_path", type=Path, help="default: DATA_ROOT/Train-Image")
     parser.add_argument("--train_msk_path", type=Path, help="default: DATA_ROOT/Train-Mask")
     parser.add_argument("--semi_img_path", type=Path, help="unlabeled slices; default: DATA_ROOT/Unlabeled")

@@ -103,7 +103,7 @@ def read_pair(pair: Pair, *, pseudo: bool = False) -> tuple[Image.Image, Image.I
     image, mask = read_image(pair[0]), read_mask(pair[1], pseudo=pseudo)
     if image.size != mask.size:
         sizes = "{}x{}, the image {}x{}".format(*mask.size, *image.size)
-        raise FileError(pair[1], f"not of its image's size in {pair[0].parent}", "make them the same", sizes)
+        raise FileError(pair[1], f"differs in size from its image in {pair[0].parent}", "make the sizes equal", sizes)
     return image, mask
 
 
@@ -138,7 +138,7 @@ def _colours(image: Image.Image) -> np.ndarray:
 
 
 def _seen(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Colours with 0 for what is transparent; if all the rest is black, it is what was drawn, and becomes 255."""
+    """Colours, with 0 for transparent pixels. If all others are black, these were drawn, and become 255."""
     if not colours[alpha > 0].any() and not alpha.all():
         return np.where(alpha > 0, 255, 0).astype(colours.dtype)
     return np.where(alpha > 0, colours, 0)

@@ -101,7 +101,7 @@ def read_scan(path: Path) -> Volume:
 
     Values that can't be HU are converted from what they most likely are, and ``note`` says so: [0, 1] and 8-bit gray
     levels from a lung window, other values without air below -200 from HU + 1024.
-    Raises FileError if it can't be read, is not one 3-D volume, or holds NaN.
+    Raises FileError if it can't be read, is not one 3-D volume, or contains NaN.
     """
     volume = _read(path)
     hu = volume.slices.astype(np.float32)
@@ -109,24 +109,24 @@ def read_scan(path: Path) -> Volume:
     low, high = hu.min(), hu.max()
     assumed = ""
     if low >= 0 and high <= 1:
-        hu, assumed = LUNG.to_hu(hu), "values in [0, 1], taken for a lung window (-650, 1500)"
+        hu, assumed = LUNG.to_hu(hu), "values in [0, 1], interpreted as a lung window (-650, 1500)"
     elif low >= 0 and high <= 255:
-        hu, assumed = LUNG.to_hu(hu / 255), "values in [0, 255], taken for a lung window (-650, 1500)"
+        hu, assumed = LUNG.to_hu(hu / 255), "values in [0, 255], interpreted as a lung window (-650, 1500)"
     elif low >= 0:
-        hu, assumed = hu - 1024, f"values from {low:g} to {high:g}, taken for HU + 1024"
+        hu, assumed = hu - 1024, f"values from {low:g} to {high:g}, interpreted as HU + 1024"
     elif low > -200:
-        assumed = f"no air: values from {low:g} to {high:g}, taken for HU as they are"
+        assumed = f"no air: values from {low:g} to {high:g}, interpreted as HU"
     return Volume(hu, volume.geometry, "; ".join(filter(None, (volume.note, assumed))))
 
 
 def read_labels(path: Path, scan: Volume, scan_path: Path) -> np.ndarray:
-    """The lesions of a scan, bool ``(S, H, W)``: all voxels that are not 0. FileError if it is no mask of the scan."""
+    """The lesions of a scan, bool ``(S, H, W)``: all voxels that are not 0. FileError if it does not match the scan."""
     volume = _read(path)
     if volume.geometry.size != scan.geometry.size:
         sizes = " and ".join("x".join(map(str, g.size)) for g in (volume.geometry, scan.geometry))
-        raise FileError(path, f"not of the shape of {scan_path.name}", "give the mask of this scan", sizes)
+        raise FileError(path, f"differs in shape from {scan_path.name}", "give the mask of this scan", sizes)
     if not volume.geometry.matches(scan.geometry):
-        raise FileError(path, f"not in the space of {scan_path.name}", "export mask and scan with one affine")
+        raise FileError(path, f"differs in geometry from {scan_path.name}", "export mask and scan with one affine")
     return volume.slices != 0
 
 
@@ -197,7 +197,7 @@ def _check_nifti(path: Path, reader: "SimpleITK.ImageFileReader") -> None:
 
 def _stop_unless_finite(path: Path, voxels: np.ndarray) -> None:
     if not np.isfinite(voxels).all():
-        raise FileError(path, "holds voxels that are NaN or infinite", "export it again")
+        raise FileError(path, "contains voxels that are NaN or infinite", "export it again")
 
 
 def _read_series(folder: Path) -> tuple["SimpleITK.Image", str]:
@@ -206,7 +206,7 @@ def _read_series(folder: Path) -> tuple["SimpleITK.Image", str]:
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if len(series) != 1:
         found = f"{len(series)} DICOM series" if series else "no DICOM series"
-        raise FileError(folder, f"holds {found}", "give a folder with one series")
+        raise FileError(folder, f"contains {found}", "give a folder with one series")
     names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
     try:
         note = _check_series(folder, names)

@@ -1,4 +1,4 @@
-"""What a CT scanner makes of the phantom's anatomy: sampling, blur, breathing, streaks and noise."""
+"""A CT scanner for the phantom: sampling, blur, breathing, streaks and noise."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ def sample_scanner(rng: np.random.Generator, spread: float) -> Scanner:
 
 
 def scan(hu: np.ndarray, scanner: Scanner, size: int, rng: np.random.Generator) -> np.ndarray:
-    """What the scanner makes of the anatomy: breathing, blur, sampling to (size, size), streaks and noise."""
+    """Scan the anatomy: breathing, blur, sampling to (size, size), streaks and noise."""
     if scanner.motion:  # two positions of the chest in one rotation
         hu = 0.6 * hu + 0.4 * np.roll(hu, round(scanner.motion * len(hu)), 0)
     hu = halve(gaussian_blur(hu, scanner.blur * len(hu)))

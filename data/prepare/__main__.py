@@ -32,13 +32,13 @@ def parse() -> argparse.Namespace:
     sources = parser.add_subparsers(title="sources", required=True, parser_class=_subparser)  # type: ignore[call-overload]
 
     sub = sources.add_parser("covid-semiseg", help="the public release of Inf-Net, slices")
-    sub.add_argument("--source", type=Path, required=True, help="holds TrainingSet and TestingSet")
+    sub.add_argument("--source", type=Path, required=True, help="folder that contains TrainingSet and TestingSet")
     _add_out(sub)
     sub.set_defaults(find=None)
 
     for name, find, text in (
-        ("covid-19-20", find_covid_19_20, "holds volume-covid19-A-XXXX_ct.nii.gz and ..._seg.nii.gz"),
-        ("uestc", find_uestc, "holds image and label, volumes windowed to [0, 1], in itself or one level below"),
+        ("covid-19-20", find_covid_19_20, "folder that contains volume-covid19-A-XXXX_ct.nii.gz and ..._seg.nii.gz"),
+        ("uestc", find_uestc, "folder with image and label, volumes windowed to [0, 1], in itself or one level below"),
     ):
         sub = sources.add_parser(name, help=f"scans: {text}")
         sub.add_argument("--source", type=Path, required=True, help=text)

@@ -27,7 +27,7 @@ SEMI_SEG = {  # the folders of the public release
 def write_semi_seg(source: Path, out: Path) -> None:
     """Copy the slices of the release, as PNG, under their own names."""
     if not source.is_dir():
-        raise InputError(f"{source}: no such folder; give the one that holds TrainingSet and TestingSet")
+        raise InputError(f"{source}: no such folder; give the one that contains TrainingSet and TestingSet")
     # An interrupted run starts over: it takes seconds, and writes the same files.
     begin_or_resume(out, {"options": {"release": os.path.abspath(source)}, "scans": {}})
     rows = []
@@ -37,7 +37,7 @@ def write_semi_seg(source: Path, out: Path) -> None:
         if masks and (source / masks).is_dir():
             pairs = pair_by_stem(folder, source / masks)
         elif masks and split == "train":
-            raise InputError(f"{source / masks}: no such folder; give the folder that holds TrainingSet")
+            raise InputError(f"{source / masks}: no such folder; give the folder that contains TrainingSet")
         else:
             pairs = [(path, None) for path in list_slices(folder)]
         targets = [out / name for name in FOLDERS[split]]
@@ -79,7 +79,7 @@ def write_scans(cases: Sequence[Case], recipe: Recipe, split: Split, out: Path, 
     done = {row["case"] for row in rows}
     todo = [case for case in cases if case.name not in done]
     if done:
-        print(f"{'resume':<11} {len(cases) - len(todo)} of {len(cases)} scans are done")
+        print(f"{'resume':<11} {len(cases) - len(todo)} of {len(cases)} scans are complete")
 
     errors = []
     with (

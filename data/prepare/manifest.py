@@ -31,7 +31,7 @@ def begin_or_resume(out: Path, settings: dict) -> dict:
             f"{record}: damaged ({error}); remove it and the files beside it, or name another --out"
         ) from error
     if earlier["options"] != settings["options"]:
-        raise InputError(f"{out}: holds slices made with other options; name another --out")
+        raise InputError(f"{out}: contains slices made with other options; name another --out")
     # A bad scan may have been removed since; a new one would have changed the split.
     if new := [name for name, path in settings["scans"].items() if earlier["scans"].get(name) != path]:
         raise InputError(

@@ -37,7 +37,7 @@ class Split:
 def find_covid_19_20(source: Path) -> list[Case]:
     scans = sorted(source.glob("**/volume-covid19-A-*_ct.nii.gz"))
     if not scans:
-        raise InputError(f"{source}: no volume-covid19-A-*_ct.nii.gz in it; give the folder that holds them")
+        raise InputError(f"{source}: no volume-covid19-A-*_ct.nii.gz in it; give the folder that contains them")
     masks = [path.with_name(path.name.replace("_ct.nii.gz", "_seg.nii.gz")) for path in scans]
     cases = []
     for path, mask in zip(scans, masks, strict=True):
@@ -50,7 +50,7 @@ def find_covid_19_20(source: Path) -> list[Case]:
 def find_uestc(source: Path) -> list[Case]:
     scans = sorted(path for path in source.glob("**/image/*") if is_volume(path))
     if not scans:
-        raise InputError(f"{source}: no volume in a folder `image`; give the folder that holds image and label")
+        raise InputError(f"{source}: no volume in a folder `image`; give the folder that contains image and label")
     cases = []
     for path in scans:
         mask = path.parent.parent / "label" / path.name
@@ -70,7 +70,7 @@ def find_volumes(images: str, masks: str | None) -> list[Case]:
     if alone or len(found) != len(mask_of):
         raise InputError(
             f"--masks {masks}: not one for each of --images {images} "
-            f"({', '.join(alone) or 'two of one name'}); name both alike, except for _ct and _seg"
+            f"({', '.join(alone) or 'two of the same name'}); name both alike, except for _ct and _seg"
         )
     return [Case(case_of(scan), scan, mask_of[bare_case(scan)], case_of(scan)) for scan in scans]
 
@@ -86,7 +86,7 @@ def stop_at_doubled_names(cases: Sequence[Case]) -> None:
     """Raise InputError if two scans would write files of the same names."""
     if doubled := [name for name, times in Counter(case.name for case in cases).items() if times > 1]:
         where = ", ".join(str(case.scan) for case in cases if case.name in doubled)
-        raise InputError(f"scans of one name: {where}; rename one of each, or prepare them separately")
+        raise InputError(f"scans with the same name: {where}; rename one of each, or prepare them separately")
 
 
 def split_cases(cases: Sequence[Case], how: Split) -> dict[str, str]:

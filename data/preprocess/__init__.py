@@ -1,1 +1,1 @@
-"""What is done to a slice before a network sees it, and undone on its maps."""
+"""Preprocessing of slices for a network, and its inverse for maps."""

@@ -21,8 +21,10 @@ def reassemble(x: Tensor, logits: Tensor, *, scale: int) -> Tensor:
 
 
 def kernel_size(x: Tensor, logits: Tensor, scale: int) -> int:
-    """The side K of the window that ``logits`` holds weights for. Raises ValueError if they do not fit ``x``."""
+    """The side K of the window, from ``logits``. Raises ValueError if they do not fit ``x``."""
     size = math.isqrt(logits.shape[1] // scale**2)
     if size % 2 == 0 or logits.shape != (x.shape[0], (size * scale) ** 2, *x.shape[2:]):
-        raise ValueError(f"logits of shape {tuple(logits.shape)} are no kernels for {tuple(x.shape)} and scale {scale}")
+        raise ValueError(
+            f"logits of shape {tuple(logits.shape)} do not fit features of shape {tuple(x.shape)} and scale {scale}"
+        )
     return size

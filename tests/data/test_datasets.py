@@ -160,7 +160,7 @@ def test_odd_digits_are_letters(tmp_path):
 
 def test_doubled_stems_are_refused(folders):
     (folders[1] / "2.bmp").write_bytes(b"")
-    with pytest.raises(InputError, match=r"two files of one stem: 2\.bmp and 2\.png"):
+    with pytest.raises(InputError, match=r"two files with the same stem: 2\.bmp and 2\.png"):
         pair_by_stem(*folders)
 
 
@@ -174,7 +174,7 @@ def test_every_unreadable_file_is_named(folders):
 
 def test_size_of_mask_and_image_must_agree(folders):
     Image.fromarray(TRUTH[:-1]).save(folders[1] / "10.png")
-    with pytest.raises(InputError, match=r"10\.png: not of its image's size .*9x5, the image 9x6"):
+    with pytest.raises(InputError, match=r"10\.png: differs in size from its image .*9x5, the image 9x6"):
         LesionSlices(pair_by_stem(*folders), Preprocessing(image_size=16))
 
 

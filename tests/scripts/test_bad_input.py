@@ -60,7 +60,7 @@ TRAINING_DATA_FAULTS = {
     "mask without image": (lambda d: (d / "Train-Image/phantom_0003.png").unlink(), ["no image", "phantom_0003.png"]),
     "two masks of one stem": (
         lambda d: shutil.copy(d / "Train-Mask/phantom_0003.png", d / "Train-Mask/phantom_0003.bmp"),
-        ["Train-Mask: two files of one stem", "phantom_0003.bmp", "phantom_0003.png"],
+        ["Train-Mask: two files with the same stem", "phantom_0003.bmp", "phantom_0003.png"],
     ),
     "truncated image": (lambda d: truncate(d / "Train-Image/phantom_0003.png"), ["Train-Image/phantom_0003.png"]),
     "truncated mask": (lambda d: truncate(d / "Train-Mask/phantom_0003.png"), ["Train-Mask/phantom_0003.png"]),

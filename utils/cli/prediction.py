@@ -37,7 +37,7 @@ def add_evaluation_options(parser: Parser) -> None:
     source.add_argument(
         "--predictions", type=Path, nargs="+", metavar="DIR", help="folders of saved maps or masks, one for each model"
     )
-    group.add_argument("--data_root", type=Path, default=Path("."), help="folder that holds the ones below")
+    group.add_argument("--data_root", type=Path, default=Path("."), help="folder that contains the folders below")
     group.add_argument("--test_img_path", type=Path, help="slices, or scans; default: DATA_ROOT/Test-Image")
     group.add_argument(
         "--test_msk_path",
@@ -83,7 +83,7 @@ def add_evaluation_options(parser: Parser) -> None:
 
 def add_labeling_options(parser: Parser) -> None:
     parser.add_argument("--model_path", type=Path, required=True, help="checkpoint of supervised_train.py")
-    parser.add_argument("--data_root", type=Path, default=Path("."), help="folder that holds the ones below")
+    parser.add_argument("--data_root", type=Path, default=Path("."), help="folder that contains the folders below")
     parser.add_argument(
         "--Image_dir", dest="image_dir", type=Path, help="slices to label, default: DATA_ROOT/Unlabeled"
     )

@@ -23,7 +23,7 @@ DEPENDENT = ("lr_schedule", "decay_rate", "decay_epoch", "decay_start_epoch")  #
 
 def add_labeled_data_options(parser: Parser) -> None:
     group = parser.add_argument_group("labeled slices")
-    group.add_argument("--data_root", type=Path, help="folder that holds the ones below")
+    group.add_argument("--data_root", type=Path, help="folder that contains the folders below")
     group.add_argument("--train_img_path", type=Path, help="default: DATA_ROOT/Train-Image")
     group.add_argument("--train_msk_path", type=Path, help="default: DATA_ROOT/Train-Mask")
     group.add_argument("--val_img_path", type=Path, help="validate on this folder instead of --val_fraction")

@@ -107,7 +107,7 @@ def find_models(folders: Sequence[Path], cases: Sequence[Case], *, resize: bool)
     """The models whose maps or masks are saved in ``folders``, one file for each case.
 
     Raises InputError that names every file without partner, every file that is neither map nor mask and, unless
-    ``resize``, every one that is not of its truth's size.
+    ``resize``, every one whose size differs from its true mask.
     """
     models = []
     for name, folder in zip(_names(folders), folders, strict=True):
@@ -120,7 +120,7 @@ def find_models(folders: Sequence[Path], cases: Sequence[Case], *, resize: bool)
             size = soft.shape[::-1]
             if size != expected and not resize:
                 sizes = "{}x{}, the truth {}x{}".format(*size, *expected)
-                raise FileError(path, "not of its truth's size", "leave out --no-resize to have it resized", sizes)
+                raise FileError(path, "differs in size from its true mask", "leave out --no-resize to resize it", sizes)
             return frozenset(np.unique(soft).tolist()), size != expected
 
         levels, resized = zip(*read_all(look, truths), strict=True)

@@ -1,4 +1,4 @@
-"""What test.py ends with: the tables of its models, their comparison, and the pictures that explain them."""
+"""The report of test.py: tables of the models and their comparison."""
 
 from collections.abc import Sequence
 

@@ -1,1 +1,1 @@
-"""What people see: console, result folders, pictures."""
+"""Output for people: console, result folders, pictures."""

@@ -13,7 +13,7 @@ class Ranger(torch.optim.RAdam):
     use_gc: subtract from each gradient its mean over all dimensions but the first (Yong et al. 2020);
     gc_conv_only: only for convolution kernels, not for linear layers. Weight decay is decoupled (``lr * wd * p``).
     All of these can differ between parameter groups. Like every part of the step, centralisation is in place:
-    afterwards ``.grad`` holds the centralised gradient.
+    afterwards ``.grad`` is the centralised gradient.
     """
 
     def __init__(

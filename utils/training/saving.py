@@ -21,7 +21,7 @@ class RunCheckpoints:
         self._saved_at = self._save_seconds = float("-inf")
 
     def save(self, epoch: int, best: float, *, is_best: bool, can_wait: bool) -> None:
-        """Write what is due after an epoch; ``best`` is the best validation Dice so far, or -1.
+        """Write the checkpoints that are due after an epoch; ``best`` is the best validation Dice so far, or -1.
 
         Writing ``last.pth`` takes at most SAVE_SHARE of the time. ``best.pth`` is written after each best epoch or,
         if it ``can_wait``, together with ``last.pth``. Both are written after the last epoch.

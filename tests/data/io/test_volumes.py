@@ -87,7 +87,7 @@ def image(values, path):
     [
         ([0, 0.5, 1], "values in [0, 1]", [-1400, -650, 100]),
         ([0, 51, 255], "values in [0, 255]", [-1400, -1100, 100]),
-        ([0, 1024, 2000], "taken for HU + 1024", [-1024, 0, 976]),
+        ([0, 1024, 2000], "interpreted as HU + 1024", [-1024, 0, 976]),
         ([-100, 0, 50], "no air", [-100, 0, 50]),
         ([-1000, 0, 50], "", [-1000, 0, 50]),
     ],
@@ -129,7 +129,7 @@ def test_files_that_are_no_scan(scans, tmp_path):
 def test_masks_of_other_scans(scans, tmp_path):
     path = scans / "COVID-19-20" / "volume-covid19-A-0000_ct.nii.gz"
     scan = read_scan(path)
-    with pytest.raises(FileError, match=r"small\.nii\.gz: not of the shape .*5x4x3 and 48x48x6"):
+    with pytest.raises(FileError, match=r"small\.nii\.gz: differs in shape .*5x4x3 and 48x48x6"):
         read_labels(image(np.zeros((3, 4, 5), np.uint8), tmp_path / "small.nii.gz"), scan, path)
     for name, change in {
         "origin": lambda mask: mask.SetOrigin(np.add(mask.GetOrigin(), (0, 0, 1))),
@@ -139,7 +139,7 @@ def test_masks_of_other_scans(scans, tmp_path):
         mask = sitk.ReadImage(str(path.with_name(path.name.replace("_ct", "_seg"))))
         change(mask)
         sitk.WriteImage(mask, str(tmp_path / f"{name}.nii.gz"))
-        with pytest.raises(FileError, match=rf"{name}\.nii\.gz: not in the space"):
+        with pytest.raises(FileError, match=rf"{name}\.nii\.gz: differs in geometry"):
             read_labels(tmp_path / f"{name}.nii.gz", scan, path)
 
 
@@ -151,10 +151,10 @@ def test_incomplete_and_mixed_dicom_folders(scans, tmp_path):
     two = shutil.copytree(scans / "DICOM" / "0000", tmp_path / "two")
     for file in (scans / "DICOM" / "0001").iterdir():
         shutil.copy(file, two / f"other_{file.name}")
-    with pytest.raises(FileError, match="two: holds 2 DICOM series"):
+    with pytest.raises(FileError, match="two: contains 2 DICOM series"):
         read_scan(two)
     (tmp_path / "none").mkdir()
-    with pytest.raises(FileError, match="none: holds no DICOM series"):
+    with pytest.raises(FileError, match="none: contains no DICOM series"):
         read_scan(tmp_path / "none")
 
 

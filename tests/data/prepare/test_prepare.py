@@ -77,7 +77,7 @@ def test_the_three_conventions_give_the_same_slices(scans, prepared, tmp_path):
     flags = ["--keep", "all", "--test_fraction", 0]
     prepared("covid-19-20", "--source", scans / "COVID-19-20", *flags, out="a")
     code, out, _ = prepared("uestc", "--source", scans / "UESTC", "--test_fraction", 0, out="b")
-    assert code == 0 and out.count("values in [0, 1], taken for a lung window") == COUNT
+    assert code == 0 and out.count("values in [0, 1], interpreted as a lung window") == COUNT
     prepared("volumes", "--images", scans / "DICOM/*", "--masks", scans / "DICOM-Mask/*", *flags, out="c")
     for folder in ("Train-Image", "Train-Mask"):
         hu, share, dicom = (
@@ -185,7 +185,7 @@ def test_an_interrupted_run_resumes(scans, prepared, tmp_path, monkeypatch):
     assert len({row["case"] for row in manifest(tmp_path / "out")}) == 2
     monkeypatch.setattr(convert, "write_manifest", write)
     code, out, _ = prepared(*flags)
-    assert code == 0 and f"2 of {COUNT} scans are done" in out
+    assert code == 0 and f"2 of {COUNT} scans are complete" in out
     whole, resumed = (
         {str(Path(name).relative_to(tmp_path / out)): data for name, data in contents(tmp_path / out).items()}
         for out in ("whole", "out")
@@ -209,7 +209,7 @@ def test_bad_scans_are_reported_and_the_rest_is_done(scans, prepared, tmp_path):
     assert code == 1 and len(lines) == 4 and "3 of 5 scans could not be processed" in lines[-1]
     for line, (name, says) in zip(
         sorted(lines[:3]),
-        [("0000_ct", "not a readable volume"), ("0001_seg", "not in the space"), ("0003_seg", "not of the shape")],
+        [("0000_ct", "not a readable volume"), ("0001_seg", "differs in geometry"), ("0003_seg", "differs in shape")],
         strict=True,
     ):
         assert line.startswith("error: ") and name in line and says in line
@@ -328,7 +328,7 @@ def test_scans_of_one_name_and_from_elsewhere(scans, prepared, tmp_path):
     for folder in ("a", "b"):
         shutil.copytree(scans / "COVID-19-20", tmp_path / "source" / folder)
     code, _, error = prepared("covid-19-20", "--source", tmp_path / "source")
-    assert code == 2 and "scans of one name" in error and not (tmp_path / "out").exists()
+    assert code == 2 and "scans with the same name" in error and not (tmp_path / "out").exists()
     assert prepared("covid-19-20", "--source", tmp_path / "source" / "a", "--size", 16)[0] == 0
     before = contents(tmp_path / "out")
     code, _, error = prepared("covid-19-20", "--source", tmp_path / "source" / "b", "--size", 16)

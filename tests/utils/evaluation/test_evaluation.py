@@ -201,7 +201,7 @@ def test_maps_of_another_size_are_resized_as_the_fields_tool_does(call, data, pr
         truth = np.asarray(Image.open(data / "Test-Mask" / row["image"])) > 0
         assert float(row["tm_dice"]) == pytest.approx(evaluate(soft, truth)["tm_dice"])
     flags = ["--predictions", tmp_path / "small", "--no-resize", "--img_save_folder", tmp_path / "no"]
-    names = ["small", "not of its truth's size", "40x48, the truth 64x64", "--no-resize"]
+    names = ["small", "differs in size from its true mask", "40x48, the truth 64x64", "--no-resize"]
     refused(call, "test", "--data_root", data, *flags, names=names, kept=data)
 
 

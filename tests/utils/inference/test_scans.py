@@ -84,7 +84,7 @@ def test_dicom_folders_and_single_files(call, scans, checkpoint, tmp_path, perfe
         code, printed, error = call("test", *flags, path, "--test_msk_path", truth, "--img_save_folder", out)
         assert code == 0, error
         if "UESTC" in str(path):  # known by rounded values, not by the drawn ones
-            assert "taken for a lung window" in printed
+            assert "interpreted as a lung window" in printed
         else:
             assert np.array_equal(voxels(out / f"{name}.nii.gz"), voxels(scans / "DICOM-Mask" / f"{name}.nii.gz"))
 
