@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data.prepare.convert import write_scans, write_semi_seg
-from data.prepare.slicing import Recipe
+from data.prepare.slicing import Slicing
 from data.prepare.sources import Split, find_covid_19_20, find_uestc, find_volumes
 from utils.cli.parser import Parser, exit_if_left_out, number, run, settings, window
 
@@ -23,7 +23,7 @@ def main() -> None:
         write_semi_seg(args.source, args.out)
         return
     cases = args.find(args)
-    errors = write_scans(cases, settings(args, Recipe), settings(args, Split), args.out, workers=args.workers)
+    errors = write_scans(cases, settings(args, Slicing), settings(args, Split), args.out, workers=args.workers)
     exit_if_left_out(errors, len(cases))
 
 

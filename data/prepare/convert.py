@@ -14,8 +14,8 @@ from data.errors import FileError, InputError
 from data.folders import FOLDERS, list_slices, pair_by_stem
 from data.io.images import read_all, read_image, read_pair
 from data.prepare.manifest import begin_or_resume, read_manifest, report, write_manifest
-from data.prepare.slicing import Recipe, save, write_case
-from data.prepare.sources import Case, Split, split_cases, stop_at_doubled_names
+from data.prepare.slicing import Slicing, save, write_case
+from data.prepare.sources import SourceScan, Split, split_cases, stop_at_doubled_names
 
 SEMI_SEG = {  # the folders of the public release
     "train": ("TrainingSet/LungInfection-Train/Doctor-label/Imgs", "TrainingSet/LungInfection-Train/Doctor-label/GT"),
@@ -63,14 +63,16 @@ def write_semi_seg(source: Path, out: Path) -> None:
     report(out, rows)
 
 
-def write_scans(cases: Sequence[Case], recipe: Recipe, split: Split, out: Path, *, workers: int) -> list[FileError]:
+def write_scans(
+    cases: Sequence[SourceScan], slicing: Slicing, split: Split, out: Path, *, workers: int
+) -> list[FileError]:
     """Window, crop and save the slices of every scan, ``workers`` scans at a time.
 
     Returns the errors of the scans that could not be used; the others are done.
     """
     stop_at_doubled_names(cases)
     settings = {
-        "options": asdict(recipe) | {name: str(value) for name, value in asdict(split).items()},
+        "options": asdict(slicing) | {name: str(value) for name, value in asdict(split).items()},
         "splits": split_cases(cases, split),
         "scans": {case.name: os.path.abspath(case.scan) for case in cases},
     }
@@ -87,7 +89,7 @@ def write_scans(cases: Sequence[Case], recipe: Recipe, split: Split, out: Path, 
         tqdm(total=len(todo), desc="preparing", unit="scan", disable=None) as bar,
     ):
         jobs = [
-            pool.submit(write_case, case.name, case.scan, case.mask, splits[case.name], recipe, out) for case in todo
+            pool.submit(write_case, case.name, case.scan, case.mask, splits[case.name], slicing, out) for case in todo
         ]
         for job in as_completed(jobs):
             try:

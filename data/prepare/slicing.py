@@ -15,7 +15,7 @@ LEAST_LUNG_SHARE = 0.02  # of a slice, to be kept by --keep lung
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Slicing:
     """How a scan becomes slices; see the options of ``python -m data.prepare``."""
 
     window: Window
@@ -26,7 +26,7 @@ class Recipe:
 
 
 def write_case(
-    name: str, scan: Path, mask: Path | None, split: str, recipe: Recipe, out: Path
+    name: str, scan: Path, mask: Path | None, split: str, slicing: Slicing, out: Path
 ) -> tuple[list[dict], str]:
     """Save the slices of a scan and, unless its split is unlabeled, of its mask.
 
@@ -39,31 +39,31 @@ def write_case(
     lesions = read_labels(mask, volume, scan) if mask else None
     everywhere = np.ones(volume.slices.shape, bool)
     # Without a mask, --keep lesion keeps the same slices as --keep lung.
-    by_lungs = recipe.keep == "lung" or (recipe.keep == "lesion" and lesions is None)
-    body = find_body(volume.slices) if by_lungs or recipe.crop != "none" else everywhere
-    lungs = find_lungs(volume.slices, body) if by_lungs or recipe.crop == "lungs" else everywhere
+    by_lungs = slicing.keep == "lung" or (slicing.keep == "lesion" and lesions is None)
+    body = find_body(volume.slices) if by_lungs or slicing.crop != "none" else everywhere
+    lungs = find_lungs(volume.slices, body) if by_lungs or slicing.crop == "lungs" else everywhere
 
     if by_lungs:
         kept = np.flatnonzero(lungs.mean(axis=(1, 2)) >= LEAST_LUNG_SHARE)
         if len(kept) == 0:
             raise FileError(scan, "no lungs found in it", "check its gray levels, or use --keep all")
     else:
-        wanted = everywhere if recipe.keep == "all" or lesions is None else lesions
+        wanted = everywhere if slicing.keep == "all" or lesions is None else lesions
         kept = np.flatnonzero(wanted.any(axis=(1, 2)))
     rows_kept, columns_kept = slice(None), slice(None)
-    if recipe.crop != "none":
-        rows_kept, columns_kept = box(body if recipe.crop == "body" else lungs)
+    if slicing.crop != "none":
+        rows_kept, columns_kept = box(body if slicing.crop == "body" else lungs)
 
     folders = [out / folder for folder in FOLDERS[split]]
     rows: list[dict] = []
     try:
-        for index in map(int, kept[:: recipe.every]):
-            gray = recipe.window.to_gray(volume.slices[index, rows_kept, columns_kept])
-            pictures = [_resized(Image.fromarray(gray), recipe.size, Image.Resampling.LANCZOS)]
+        for index in map(int, kept[:: slicing.every]):
+            gray = slicing.window.to_gray(volume.slices[index, rows_kept, columns_kept])
+            pictures = [_resized(Image.fromarray(gray), slicing.size, Image.Resampling.LANCZOS)]
             pixels: int | str = ""
             if lesions is not None:
                 label = Image.fromarray(lesions[index, rows_kept, columns_kept] * np.uint8(255))
-                pictures.append(_resized(label, recipe.size, Image.Resampling.NEAREST))
+                pictures.append(_resized(label, slicing.size, Image.Resampling.NEAREST))
                 pixels = int(np.count_nonzero(np.asarray(pictures[1])))
             file = f"{name}_{index:04}.png"
             rows.append(

@@ -15,7 +15,7 @@ from data.io.volumes import is_volume
 
 
 @dataclass(frozen=True)
-class Case:
+class SourceScan:
     """A scan and, if it is labeled, its mask; scans of one ``patient`` stay on one side of a split."""
 
     name: str
@@ -34,7 +34,7 @@ class Split:
     split: Path | None = None
 
 
-def find_covid_19_20(source: Path) -> list[Case]:
+def find_covid_19_20(source: Path) -> list[SourceScan]:
     scans = sorted(source.glob("**/volume-covid19-A-*_ct.nii.gz"))
     if not scans:
         raise InputError(f"{source}: no volume-covid19-A-*_ct.nii.gz in it; give the folder that contains them")
@@ -43,11 +43,11 @@ def find_covid_19_20(source: Path) -> list[Case]:
     for path, mask in zip(scans, masks, strict=True):
         name = case_of(path).removesuffix("_ct")
         patient = name.split("_")[0]  # A-0047 and A-0047_1 are two scans of one patient
-        cases.append(Case(name, path, mask if mask.exists() else None, patient))
+        cases.append(SourceScan(name, path, mask if mask.exists() else None, patient))
     return cases
 
 
-def find_uestc(source: Path) -> list[Case]:
+def find_uestc(source: Path) -> list[SourceScan]:
     scans = sorted(path for path in source.glob("**/image/*") if is_volume(path))
     if not scans:
         raise InputError(f"{source}: no volume in a folder `image`; give the folder that contains image and label")
@@ -55,14 +55,14 @@ def find_uestc(source: Path) -> list[Case]:
     for path in scans:
         mask = path.parent.parent / "label" / path.name
         name = "_".join((*path.parent.parent.relative_to(source).parts, case_of(path)))
-        cases.append(Case(name, path, mask if mask.exists() else None, name))
+        cases.append(SourceScan(name, path, mask if mask.exists() else None, name))
     return cases
 
 
-def find_volumes(images: str, masks: str | None) -> list[Case]:
+def find_volumes(images: str, masks: str | None) -> list[SourceScan]:
     scans = _glob(images, "--images")
     if not masks:
-        return [Case(case_of(scan), scan, None, case_of(scan)) for scan in scans]
+        return [SourceScan(case_of(scan), scan, None, case_of(scan)) for scan in scans]
     found = _glob(masks, "--masks")
     mask_of = {bare_case(mask): mask for mask in found}
     alone = [scan.name for scan in scans if bare_case(scan) not in mask_of]
@@ -72,7 +72,7 @@ def find_volumes(images: str, masks: str | None) -> list[Case]:
             f"--masks {masks}: not one for each of --images {images} "
             f"({', '.join(alone) or 'two of the same name'}); name both alike, except for _ct and _seg"
         )
-    return [Case(case_of(scan), scan, mask_of[bare_case(scan)], case_of(scan)) for scan in scans]
+    return [SourceScan(case_of(scan), scan, mask_of[bare_case(scan)], case_of(scan)) for scan in scans]
 
 
 def _glob(pattern: str, flag: str) -> list[Path]:
@@ -82,14 +82,14 @@ def _glob(pattern: str, flag: str) -> list[Path]:
     return found
 
 
-def stop_at_doubled_names(cases: Sequence[Case]) -> None:
+def stop_at_doubled_names(cases: Sequence[SourceScan]) -> None:
     """Raise InputError if two scans would write files of the same names."""
     if doubled := [name for name, times in Counter(case.name for case in cases).items() if times > 1]:
         where = ", ".join(str(case.scan) for case in cases if case.name in doubled)
         raise InputError(f"scans with the same name: {where}; rename one of each, or prepare them separately")
 
 
-def split_cases(cases: Sequence[Case], how: Split) -> dict[str, str]:
+def split_cases(cases: Sequence[SourceScan], how: Split) -> dict[str, str]:
     """The split of every case, by name: ``test``, ``train`` or ``unlabeled``; a case without mask is ``unlabeled``."""
     if how.split:
         return _read_split(how.split, cases)
@@ -103,7 +103,7 @@ def split_cases(cases: Sequence[Case], how: Split) -> dict[str, str]:
     return {case.name: split_of.get(case.patient, "unlabeled") if case.mask else "unlabeled" for case in cases}
 
 
-def _read_split(path: Path, cases: Sequence[Case]) -> dict[str, str]:
+def _read_split(path: Path, cases: Sequence[SourceScan]) -> dict[str, str]:
     try:
         with path.open(newline="") as file:
             reader = csv.DictReader(file)

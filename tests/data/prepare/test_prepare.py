@@ -20,7 +20,7 @@ from data.io.volumes import read_scan, write_like
 from data.phantom.volumes import ORIENTATIONS, draw_volume
 from data.prepare import __main__, convert
 from data.prepare.lungs import box, find_body, find_lungs
-from data.prepare.sources import Case, Split, find_covid_19_20, split_cases
+from data.prepare.sources import SourceScan, Split, find_covid_19_20, split_cases
 from data.preprocess.window import LUNG, Window
 from utils.cli.parser import run
 
@@ -90,7 +90,7 @@ def test_the_three_conventions_give_the_same_slices(scans, prepared, tmp_path):
 
 
 def test_no_case_is_on_two_sides_of_a_split():
-    cases = [Case(str(i), Path(f"{i}.nii"), None if i % 5 == 0 else Path("mask.nii"), str(i)) for i in range(40)]
+    cases = [SourceScan(str(i), Path(f"{i}.nii"), None if i % 5 == 0 else Path("mask.nii"), str(i)) for i in range(40)]
     seen = set()
     for seed in range(200):
         how = Split(split=None, seed=seed, test_fraction=0.25, unlabeled_fraction=0.5)
@@ -223,7 +223,7 @@ def test_bad_scans_are_reported_and_the_rest_is_done(scans, prepared, tmp_path):
 def test_a_full_disk_leaves_no_half_of_a_scan(scans, tmp_path, monkeypatch):
     from data.prepare import slicing
 
-    recipe = slicing.Recipe(LUNG, keep="all", every=1, crop="none", size=None)
+    recipe = slicing.Slicing(LUNG, keep="all", every=1, crop="none", size=None)
     source = scans / "COVID-19-20" / "volume-covid19-A-0000_ct.nii.gz"
     saved = []
 
