@@ -59,7 +59,7 @@ def stop(*_: object) -> NoReturn:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The options before ``--``, and as ``flags`` what comes after it."""
     place = arguments.index("--") if "--" in arguments else len(arguments)
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, prog="python -m benchmarks.crossval")
     parser.add_argument("name", help="name of the setting; its runs and result.json go to OUT/NAME")
     parser.add_argument("--data_root", type=Path, default=Path("."), help="folder that contains the folders below")
     parser.add_argument("--train_img_path", type=Path, help="default: DATA_ROOT/Train-Image")
