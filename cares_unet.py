@@ -19,5 +19,6 @@ from models import MODELS, build_model
 from utils.config import RECIPES, PredictionConfig, TrainingConfig
 from utils.inference.predictor import Prediction, Predictor
 from utils.training.data import read_labeled, read_pseudo_labeled
-from utils.training.loop import fit, initial_model
+from utils.training.loop import fit
 from utils.training.methods import SEMI_SUPERVISED, MeanTeacher, PseudoLabels, Supervised
+from utils.training.start import Start

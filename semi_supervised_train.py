@@ -4,11 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from data.errors import InputError
 from data.folders import Pair
-from utils.checkpoint import Start
 from utils.cli.machine import add_device_options
 from utils.cli.parser import Parser, run
 from utils.cli.training import (
@@ -19,8 +15,9 @@ from utils.cli.training import (
 )
 from utils.config import TrainingConfig
 from utils.training.data import read_labeled, read_pseudo_labeled
-from utils.training.loop import fit, initial_model
+from utils.training.loop import fit
 from utils.training.methods import SEMI_SUPERVISED
+from utils.training.start import Start
 
 
 def main() -> None:
@@ -35,23 +32,17 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[TrainingConfig, Start
     add_device_options(parser)
     config, start = parse_training_options(parser, arguments, epoch=200, save_folder=Path("runs/semi_supervised"))
     config = replace(config, method=config.method or ("teacher" if start else "pseudo")).validate()
-    if config.batchsize % 2:
-        raise InputError(
-            f"--batchsize {config.batchsize}: half of it is labeled, half pseudo-labeled; give an even number"
-        )
     return config, start
 
 
 def train(config: TrainingConfig, start: Start | None, pairs: Sequence[Pair] | None = None) -> None:
     """Train on the labeled slices of the config, or on these ``pairs``, and on the pseudo-labeled ones."""
-    torch.manual_seed(config.seed)
-    labeled, validation, preprocessing = read_labeled(config, start, pairs)
-    pseudo, truth = read_pseudo_labeled(config, preprocessing)
-    method = SEMI_SUPERVISED[str(config.method)](config, labeled, preprocessing, pseudo, truth)
+    labeled, validation = read_labeled(config, start, pairs)
+    pseudo, truth = read_pseudo_labeled(config, labeled.preprocessing)
+    method = SEMI_SUPERVISED[str(config.method)](config, labeled, pseudo, truth)
     mixed = method.mixed_epochs
-    print(f"method      {config.method} for {mixed} epochs, labeled slices alone for {config.epoch - mixed}")
-    model = initial_model(config, start)
-    fit(config, model, method, validation, preprocessing=preprocessing, script="semi_supervised_train.py", start=start)
+    print(f"method      {config.method} for {mixed} epochs, labeled slices only for {config.epoch - mixed}")
+    fit(config, method, validation, script="semi_supervised_train.py", start=start)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Predict masks with a trained CARes-UNet, or load saved ones, and score them if there are true masks."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from data.errors import FileError, InputError
@@ -9,6 +11,7 @@ from utils.cli.parser import Parser, exit_if_left_out, run
 from utils.cli.prediction import (
     add_evaluation_options,
     add_prediction_options,
+    add_score_options,
     parse_evaluation_options,
 )
 from utils.config import EvaluationConfig, PredictionConfig
@@ -24,12 +27,20 @@ from utils.output.folder import ResultFolder
 
 
 def main() -> None:
-    parser = Parser(__doc__)
+    test(*parse())
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[EvaluationConfig, PredictionConfig]:
+    parser = Parser(__doc__, prog="test.py")
     add_evaluation_options(parser)
+    add_score_options(parser)
     add_prediction_options(parser)
     add_device_options(parser)
-    config, prediction = parse_evaluation_options(parser)
+    return parse_evaluation_options(parser, arguments)
 
+
+def test(config: EvaluationConfig, prediction: PredictionConfig) -> None:
+    """Predict, or load, the masks of slices or scans, and score them."""
     images = config.test_img_path
     if config.pretrained_model and images and (scans := find_scans(images, config.test_msk_path)):
         if config.lung_mask_path or config.table or config.save_type != "solo":

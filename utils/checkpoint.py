@@ -10,7 +10,6 @@ import copy
 import os
 import pickle
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,15 +22,6 @@ from models.released import rename_released
 
 FORMAT = "cares-unet-1"
 FIELDS = {"format", "model", "preprocessing", "weights", "epoch", "best_score", "run"}
-
-
-@dataclass
-class Start:
-    """The checkpoint that a run starts from: its weights only or, to ``resume`` it, everything."""
-
-    path: Path
-    content: dict
-    resume: bool
 
 
 def save_checkpoint(path: Path, content: dict) -> None:

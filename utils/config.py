@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from data.errors import InputError
 from data.folders import FOLDERS, PSEUDO_MASKS
 from data.preprocess.window import LUNG, Window
 from models import options_of
+from utils.fields import admits, check, number, one_of
 from utils.training.losses import options_of_loss
 
 DEFAULT_FOLDERS = {
@@ -18,6 +20,7 @@ DEFAULT_FOLDERS = {
     "semi_img_path": FOLDERS["unlabeled"][0],
     "semi_msk_path": PSEUDO_MASKS,
 }
+PRECISIONS = ("auto", "off", "bf16", "fp16")
 COMPILERS = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
 
 
@@ -29,7 +32,7 @@ class TrainingConfig:
     setting, use ``dataclasses.replace(config, lr=1e-3)``.
     """
 
-    recipe: str = "default"
+    recipe: str = one_of("default", "utils.config:RECIPES")
 
     # Folders; None is the one of DEFAULT_FOLDERS under data_root, or no such folder.
     data_root: Path = Path(".")
@@ -40,58 +43,58 @@ class TrainingConfig:
     semi_img_path: Path | None = None
     semi_msk_path: Path | None = None
     semi_truth_path: Path | None = None
-    val_fraction: float = 0.0
+    val_fraction: float = number(0.0, 0, 0.9)
 
     # Preprocessing and augmentation.
-    image_size: int = 256
+    image_size: int = number(256, 16, 4096)
     align_grays: bool = True
     align_turns: bool = True
     data_augmentation: bool = True
 
     # The network.
-    model: str = "cares_unet"
-    base_channels: int = 64
-    block: str = "residual"
-    upsample: str = "carafe"
+    model: str = one_of("cares_unet", "models:MODELS")
+    base_channels: int = number(64, 1)
+    block: str = one_of("residual", "models.blocks:BLOCKS")
+    upsample: str = one_of("carafe", "models.upsampling:UPSAMPLINGS")
 
     # Training.
-    epoch: int = 400
-    batchsize: int = 4
-    optimizer_type: str = "ranger"
-    lr: float | None = None  # see learning_rate
-    weight_decay: float = 0.0
-    lr_schedule: str = "flat_cosine"
-    decay_rate: float = 0.1
-    decay_epoch: int = 30
-    decay_start_epoch: int = 800
-    loss: str = "ce_dice"
-    lesion_margin: float = 1.5
-    dice_over: str = "slice"
-    clip_grad: float = 1.0
-    ema_decay: float = 0.99
-    seed: int = 0
+    epoch: int = number(400, 1)
+    batchsize: int = number(4, 1)
+    optimizer_type: str = one_of("ranger", "utils.training.optimizers:OPTIMIZERS")
+    lr: float | None = number(None, 0, above=True)  # None: see learning_rate
+    weight_decay: float = number(0.0, 0)
+    lr_schedule: str = one_of("flat_cosine", "utils.training.optimizers:SCHEDULES")
+    decay_rate: float = number(0.1, 0, 1, above=True)
+    decay_epoch: int = number(30, 1)
+    decay_start_epoch: int = number(800, 0)
+    loss: str = one_of("ce_dice", "utils.training.losses:LOSSES")
+    lesion_margin: float = number(1.5, 0)
+    dice_over: str = one_of("slice", ("slice", "batch"))
+    clip_grad: float = number(1.0, 0)
+    ema_decay: float = number(0.99, 0, 0.99999)
+    seed: int = number(0, 0, 2**63 - 1)
 
     # Semi-supervised training.
-    method: str | None = None  # None: teacher if a run starts from trained weights, else pseudo
+    method: str | None = one_of(None, "utils.training.methods:SEMI_SUPERVISED")  # None: supervised
     favor_lesions: bool = True
-    labeled_finish: float = 0.45
-    confidence: float = 0.0
+    labeled_finish: float = number(0.45, 0, 1)
+    confidence: float = number(0.0, 0, 1)
 
     # The machine.
     device: str = "auto"
-    amp: str = "auto"
-    num_workers: int | None = None
-    cache_gb: float = 4.0
+    amp: str = one_of("auto", PRECISIONS)
+    num_workers: int | None = number(None, 0)
+    cache_gb: float = number(4.0, 0)
     compile: bool = False
-    accumulate: int = 1
+    accumulate: int = number(1, 1)
 
     # Results.
     save_folder: Path = Path("runs/supervised")
-    save_start_epoch: int = 0
-    snapshots: int = 0
+    save_start_epoch: int = number(0, 0)
+    snapshots: int = number(0, 0)
 
     def __post_init__(self) -> None:
-        for name in [f.name for f in fields(self) if "Path" in str(f.type)]:
+        for name in [option.name for option in fields(self) if admits(option, Path)]:
             if isinstance(value := getattr(self, name), str):  # as in a notebook
                 object.__setattr__(self, name, Path(value))
 
@@ -106,10 +109,15 @@ class TrainingConfig:
     @property
     def network(self) -> dict:
         """The arguments of ``build_model``: the name, and those of NETWORK_FIELDS that this network takes."""
-        return {"name": self.model, **{name: getattr(self, name) for name in NETWORK_FIELDS if self._has(name)}}
+        return {"name": self.model, **self._taken(NETWORK_FIELDS, options_of(self.model))}
 
-    def _has(self, name: str) -> bool:
-        return name in options_of(self.model)
+    @property
+    def loss_options(self) -> dict:
+        """Those of LOSS_FIELDS that this loss takes."""
+        return self._taken(LOSS_FIELDS, options_of_loss(self.loss))
+
+    def _taken(self, names: Sequence[str], by: Collection[str]) -> dict:
+        return {name: getattr(self, name) for name in names if name in by}
 
     def folder(self, name: str) -> Path:
         """One of DEFAULT_FOLDERS."""
@@ -125,7 +133,8 @@ class TrainingConfig:
         }
 
     def validate(self) -> "TrainingConfig":
-        """Return the config. Raises InputError if its settings conflict."""
+        """Return the config. Raises InputError if a setting is not acceptable, or if settings conflict."""
+        check(self)
         if self.batchsize % self.accumulate:
             raise InputError(
                 f"--accumulate {self.accumulate}: does not divide --batchsize {self.batchsize}; change either"
@@ -141,17 +150,21 @@ class TrainingConfig:
             raise InputError(f"--compile: needs a C++ compiler ({', '.join(COMPILERS)}), none was found; leave it out")
         if (self.val_img_path is None) != (self.val_msk_path is None):
             raise InputError("--val_img_path and --val_msk_path: give both or neither")
-        for name in NETWORK_FIELDS:
-            if not self._has(name) and getattr(self, name) != getattr(TrainingConfig, name):
-                raise InputError(
-                    f"--{name} {getattr(self, name)}: --model {self.model} has no such option; leave it out"
-                )
-        if "dice_over" not in options_of_loss(self.loss) and self.dice_over != RECIPES[self.recipe].dice_over:
-            raise InputError(f"--dice_over {self.dice_over}: --loss {self.loss} has no such option; leave it out")
+        self._refuse_options_without_effect(f"--model {self.model}", NETWORK_FIELDS, self.network)
+        self._refuse_options_without_effect(f"--loss {self.loss}", LOSS_FIELDS, self.loss_options)
         self._validate_method()
         return self
 
+    def _refuse_options_without_effect(self, taker: str, names: Sequence[str], taken: dict) -> None:
+        for name in names:
+            if name not in taken and (value := getattr(self, name)) != getattr(RECIPES[self.recipe], name):
+                raise InputError(f"--{name} {value}: {taker} has no such option; leave it out")
+
     def _validate_method(self) -> None:
+        if self.method and self.batchsize % 2:
+            raise InputError(
+                f"--batchsize {self.batchsize}: half of it is labeled, half pseudo-labeled; give an even number"
+            )
         if self.method == "teacher" and not self.data_augmentation:
             raise InputError(
                 "--method teacher: learns nothing with --no-data_augmentation (or --recipe paper); use --method pseudo"
@@ -175,12 +188,12 @@ class PredictionConfig:
     None: as the checkpoint says (image_size, tta), or as suits the device (batchsize).
     """
 
-    image_size: int | None = None
-    batchsize: int | None = None
+    image_size: int | None = number(None, 16, 4096)
+    batchsize: int | None = number(None, 1)
     tta: bool | None = None
     device: str = "auto"
-    amp: str = "auto"
-    num_workers: int = 0
+    amp: str = one_of("auto", PRECISIONS)
+    num_workers: int = number(0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,16 +207,16 @@ class EvaluationConfig:
     lung_mask_path: Path | None = None
     resize: bool = True
     window: Window = LUNG
-    cache_gb: float = 4.0
+    cache_gb: float = number(4.0, 0)
 
-    threshold: float = 0.5
-    empty: str = "one"
+    threshold: float = number(0.5, 0, 0.999)
+    empty: str = one_of("one", "utils.evaluation.metrics:EMPTY_RULES")
 
     img_save_folder: Path = Path("CARes_Unet")
     save_prob: bool = False
-    save_type: str = "solo"
-    sort: str = "dice"
-    table: str | None = None
+    save_type: str = one_of("solo", ("solo", "compare", "overlay"))
+    sort: str = one_of("dice", ("dice", "name"))
+    table: str | None = one_of(None, ("markdown", "latex"))
 
     @property
     def reads(self) -> list[Path]:
@@ -219,13 +232,14 @@ class LabelingConfig:
     model_path: Path
     image_dir: Path
     mask_dir: Path
-    confidence: float = 0.0
+    confidence: float = number(0.0, 0, 1)
     truth_path: Path | None = None
     window: Window = LUNG
-    cache_gb: float = 4.0
+    cache_gb: float = number(4.0, 0)
 
 
 NETWORK_FIELDS = ("base_channels", "block", "upsample")
+LOSS_FIELDS = ("dice_over",)
 RECIPES = {
     "default": TrainingConfig(),
     "paper": TrainingConfig(

@@ -1,5 +1,6 @@
 """Configs: plain types in and out, cross-checks, and networks with other options."""
 
+import math
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
@@ -44,6 +45,30 @@ def test_a_config_is_kept_as_plain_types():
 def test_recipes_are_valid_and_named_by_what_they_override():
     for name, config in RECIPES.items():
         assert config.validate().recipe == name and replace(TrainingConfig(), **overrides(name)) == config
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"epoch": 0}, "--epoch 0: must be at least 1"),
+        ({"epoch": "3"}, "--epoch '3': not of type int"),
+        ({"lr": 0}, "--lr 0: must be above 0"),
+        ({"lr": math.nan}, "--lr nan: must be above 0"),
+        ({"val_fraction": 0.95}, "--val_fraction 0.95: must be at least 0 and at most 0.9"),
+        ({"model": "unet"}, "--model unet: not one of cares_unet"),
+        ({"loss": "bce"}, "--loss bce: not one of ce_dice, ce"),
+        ({"optimizer_type": "lion"}, "--optimizer_type lion: not one of ranger"),
+        ({"lr_schedule": "x"}, "--lr_schedule x: not one of flat_cosine"),
+        ({"method": "x"}, "--method x: not one of pseudo, teacher"),
+        ({"amp": "x"}, "--amp x: not one of auto, off"),
+        ({"recipe": "x"}, "--recipe x: not one of default"),
+        ({"method": "pseudo", "batchsize": 3}, "--batchsize 3: half of it is labeled"),
+        ({"loss": "ce", "dice_over": "batch"}, "--dice_over batch: --loss ce has no such option"),
+    ],
+)
+def test_settings_that_nothing_accepts_are_refused(wrong, message):
+    with pytest.raises(InputError, match=message):
+        TrainingConfig(**wrong).validate()
 
 
 def test_a_network_gets_only_the_options_that_it_has(thin, tmp_path):

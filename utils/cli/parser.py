@@ -7,12 +7,14 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import torch
 
 from data.errors import FileError, InputError
 from data.preprocess.window import LUNG, Window
+from utils.fields import Range, admits, names_of
 
 Config = TypeVar("Config")
 
@@ -34,20 +36,37 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
-def number(kind: type, low: float, high: float = float("inf"), *, above: bool = False) -> Callable[[str], float]:
-    """An argparse type: an ``int`` or ``float`` from ``low`` to ``high`` (``above``: more than ``low``)."""
+def number(kind: type, low: float, high: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
+    """An argparse type: an ``int`` or ``float`` in a ``Range``."""
+    accepted = Range(low, high, above)
 
     def parse(text: str) -> float:
         try:
             value = kind(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not a number of type {kind.__name__}") from None
-        if not (low < value if above else low <= value) or value > high:
-            most = f" and at most {high}" if high != float("inf") else ""
-            raise argparse.ArgumentTypeError(f"must be {'above' if above else 'at least'} {low}{most}, not {text}")
+        if value not in accepted:
+            raise argparse.ArgumentTypeError(f"must be {accepted}, not {text}")
         return value
 
     return parse
+
+
+def add_options(group: argparse._ActionsContainer, config: type, helps: dict[str, str]) -> None:
+    """Add flags named as fields of a config class, which has their types, defaults, ranges and choices."""
+    by_name = {option.name: option for option in fields(config)}
+    for name, text in helps.items():
+        option = by_name[name]
+        values: dict[str, Any] = {}
+        if accepted := option.metadata.get("range"):
+            values["type"] = number(float if admits(option, float) else int, **vars(accepted))
+        elif names := names_of(option):
+            values["choices"] = names
+        elif admits(option, bool):
+            values["action"] = argparse.BooleanOptionalAction
+        elif admits(option, Path):
+            values["type"] = Path
+        group.add_argument(f"--{name}", default=option.default, help=text, **values)
 
 
 def window(text: str) -> Window:

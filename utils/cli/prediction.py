@@ -6,29 +6,36 @@ from pathlib import Path
 
 from data.folders import FOLDERS
 from data.labels import IGNORED_GRAY
-from utils.cli.parser import Parser, number, settings, window
+from utils.cli.parser import Parser, add_options, settings, window
 from utils.config import DEFAULT_FOLDERS, EvaluationConfig, LabelingConfig, PredictionConfig
-from utils.evaluation.metrics import EMPTY_RULES
 
 
 def add_prediction_options(parser: Parser) -> None:
-    group = parser.add_argument_group("prediction")
-    group.add_argument(
-        "--image_size", type=number(int, 16, 4096), help="side to resize to; default: as the checkpoint says"
-    )
-    group.add_argument("--batchsize", type=number(int, 1), help="slices per batch; default: 8 on a GPU, else 1")
-    group.add_argument(
-        "--tta",
-        action=argparse.BooleanOptionalAction,
-        help="average over each slice and its mirror image (after --no-align_turns: its eight flips and rotations): "
+    """The flags of a prediction, for slices and scans."""
+    helps = {
+        "image_size": "side to resize to; default: as the checkpoint says",
+        "batchsize": "slices per batch; default: 8 on a GPU, else 1",
+        "tta": "average over each slice and its mirror image (after --no-align_turns: its eight flips and rotations): "
         "more accurate, at as many times the cost; default: on if the network was trained with augmentation",
-    )
+    }
+    group = parser.add_argument_group("prediction")
+    add_options(group, PredictionConfig, helps)
     group.add_argument(
         "--window", type=window, default="lung", help="for scans: lung (-650,1500), or LEVEL,WIDTH in HU"
     )
 
 
+def add_score_options(parser: Parser) -> None:
+    """The flags that decide the scores."""
+    helps = {
+        "threshold": "pixels with a higher probability are lesion",
+        "empty": "value of a score of 0/0, such as the Dice of an empty mask for a slice without lesion",
+    }
+    add_options(parser.add_argument_group("scores"), EvaluationConfig, helps)
+
+
 def add_evaluation_options(parser: Parser) -> None:
+    """The flags of test.py for its input and its results."""
     group = parser.add_argument_group("input")
     source = group.add_mutually_exclusive_group(required=True)
     source.add_argument(
@@ -38,66 +45,46 @@ def add_evaluation_options(parser: Parser) -> None:
         "--predictions", type=Path, nargs="+", metavar="DIR", help="folders of saved maps or masks, one for each model"
     )
     group.add_argument("--data_root", type=Path, default=Path("."), help="folder that contains the folders below")
-    group.add_argument("--test_img_path", type=Path, help="slices, or scans; default: DATA_ROOT/Test-Image")
-    group.add_argument(
-        "--test_msk_path",
-        type=Path,
-        help="true masks; default: none, or DATA_ROOT/Test-Mask if it exists and --test_img_path is not given",
-    )
-    group.add_argument("--lung_mask_path", type=Path, help="lung masks, to report the lesion share of the lungs")
-    group.add_argument(
-        "--resize",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="resize --predictions to the size of the true masks, as the field's tools do",
-    )
-    group = parser.add_argument_group("scores")
-    group.add_argument(
-        "--threshold", type=number(float, 0, 0.999), default=0.5, help="pixels with a higher probability are lesion"
-    )
-    group.add_argument(
-        "--empty",
-        choices=list(EMPTY_RULES),
-        default="one",
-        help="value of a score of 0/0, such as the Dice of an empty mask for a slice without lesion",
-    )
+    helps = {
+        "test_img_path": "slices, or scans; default: DATA_ROOT/Test-Image",
+        "test_msk_path": "true masks; default: none, or DATA_ROOT/Test-Mask if it exists and --test_img_path is not "
+        "given",
+        "lung_mask_path": "lung masks, to report the lesion share of the lungs",
+        "resize": "resize --predictions to the size of the true masks, as the field's tools do",
+    }
+    add_options(group, EvaluationConfig, helps)
     group = parser.add_argument_group("results")
     group.add_argument(
         "--img_save_folder",
         type=Path,
         help="folder for masks, tables and pictures; default: CARes_Unet, with --predictions runs/scores",
     )
-    group.add_argument("--save_prob", action="store_true", help="also save maps of lesion probability, 8 bits")
-    group.add_argument(
-        "--save_type",
-        choices=["solo", "compare", "overlay"],
-        default="solo",
-        help="solo: masks; compare: also each slice beside its true mask and prediction; overlay: also sheets of right "
-        "and wrong pixels, one column for each model",
-    )
-    group.add_argument("--sort", choices=["dice", "name"], default="dice", help="order of the overlay sheets")
-    group.add_argument(
-        "--table", choices=["markdown", "latex"], help="also print and save a table with the paper's columns"
-    )
+    helps = {
+        "save_prob": "also save maps of lesion probability, 8 bits",
+        "save_type": "solo: masks; compare: also each slice beside its true mask and prediction; overlay: also sheets "
+        "of right and wrong pixels, one column for each model",
+        "sort": "order of the overlay sheets",
+        "table": "also print and save a table with the paper's columns",
+    }
+    add_options(group, EvaluationConfig, helps)
 
 
 def add_labeling_options(parser: Parser) -> None:
+    """The flags of fake_labels_generator.py for its input and its masks."""
     parser.add_argument("--model_path", type=Path, required=True, help="checkpoint of supervised_train.py")
     parser.add_argument("--data_root", type=Path, default=Path("."), help="folder that contains the folders below")
     parser.add_argument(
-        "--Image_dir", dest="image_dir", type=Path, help="slices to label, default: DATA_ROOT/Unlabeled"
+        "--Image_dir", dest="image_dir", type=Path, help="slices or scans to label; default: DATA_ROOT/Unlabeled"
     )
     parser.add_argument(
         "--Mask-dir", "--Mask_dir", dest="mask_dir", type=Path, help="folder for the masks; default: DATA_ROOT/Pos-Mask"
     )
-    parser.add_argument(
-        "--confidence",
-        type=number(float, 0, 1),
-        default=0.0,
-        help=f"store pixels whose likelier class has a lower probability as {IGNORED_GRAY}, which "
+    helps = {
+        "confidence": f"store pixels whose likelier class has a lower probability as {IGNORED_GRAY}, which "
         "semi_supervised_train.py ignores; 0: none",
-    )
-    parser.add_argument("--truth_path", type=Path, help="true masks, if known, to score the labels")
+        "truth_path": "true masks, if known, to score the labels",
+    }
+    add_options(parser, LabelingConfig, helps)
 
 
 def parse_labeling_options(

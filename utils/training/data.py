@@ -7,10 +7,10 @@ from data.datasets import LesionSlices
 from data.errors import InputError
 from data.folders import Pair, cases_of, pair_by_stem, split_pairs
 from data.preprocess.preprocessing import Preprocessing
-from utils.checkpoint import Start
 from utils.config import TrainingConfig
 from utils.device import choose_device
 from utils.output.console import report_pairs
+from utils.training.start import Start
 
 
 def labeled_pairs(config: TrainingConfig, pairs: Sequence[Pair] | None = None) -> tuple[Sequence[Pair], Sequence[Pair]]:
@@ -33,13 +33,15 @@ def labeled_pairs(config: TrainingConfig, pairs: Sequence[Pair] | None = None) -
 
 def read_labeled(
     config: TrainingConfig, start: Start | None = None, pairs: Sequence[Pair] | None = None
-) -> tuple[LesionSlices, LesionSlices | None, Preprocessing]:
-    """The labeled slices to train on, those to validate on, if any, and the preprocessing of all slices.
+) -> tuple[LesionSlices, LesionSlices | None]:
+    """The labeled slices to train on and those to validate on, if any, with their preprocessing.
 
     A new run learns the orientation from its training slices; a run with ``start`` takes it from the checkpoint.
+    Raises InputError if a setting, a folder or a file can't be used.
     """
+    config.validate()
     train_pairs, val_pairs = labeled_pairs(config, pairs)
-    typical = Preprocessing(**start.content["preprocessing"]).typical_slice if start and config.align_turns else None
+    typical = start.preprocessing.typical_slice if start and config.align_turns else None
     preprocessing = Preprocessing(image_size=config.image_size, align_grays=config.align_grays, typical_slice=typical)
     labeled = LesionSlices(train_pairs, preprocessing, cache_gb=config.cache_gb)
     if config.align_turns and not typical:
@@ -48,7 +50,7 @@ def read_labeled(
     validation = LesionSlices(val_pairs, preprocessing, cache_gb=config.cache_gb) if val_pairs else None
     report_pairs("labeled", labeled)
     report_pairs("validation", validation)
-    return labeled, validation, preprocessing
+    return labeled, validation
 
 
 def read_pseudo_labeled(

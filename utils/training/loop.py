@@ -6,17 +6,14 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data.datasets import LesionSlices
 from data.errors import InputError
-from data.preprocess.preprocessing import Preprocessing
-from models import build_model, config_of
-from utils.checkpoint import Start, rebuild
+from models import config_of
 from utils.config import TrainingConfig
-from utils.device import choose_device
 from utils.evaluation.metrics import scores
 from utils.inference.predictor import Predictor
 from utils.lesions import lesions
@@ -26,48 +23,48 @@ from utils.training.data import loader_options
 from utils.training.log import RunLog
 from utils.training.methods import Supervised
 from utils.training.saving import RunCheckpoints
+from utils.training.start import Start, check_slices, check_start, initial_model
 from utils.training.state import Training
 
 READ_LOSS_EVERY = 1  # seconds; reading a loss makes the host wait for the GPU
 DRAW_EVERY = 30  # seconds; drawing takes about one, more than an epoch of a small network
 
 
-def initial_model(config: TrainingConfig, start: Start | None = None) -> nn.Module:
-    """A new network, or the one of the checkpoint to start from, on the device of the config."""
-    model = rebuild(start.content, start.path) if start else build_model(**config.network)
-    return model.to(choose_device(config.device))
-
-
 def fit(
     config: TrainingConfig,
-    model: nn.Module,
     method: Supervised,
     validation: LesionSlices | None = None,
     *,
-    preprocessing: Preprocessing,
     script: str = "fit",
     start: Start | None = None,
 ) -> None:
-    """Train ``model`` for ``config.epoch`` epochs and keep the results in ``config.save_folder``.
+    """Train the network of the config for ``config.epoch`` epochs and keep the results in ``config.save_folder``.
 
     method: the batches, and what to learn from them; one pass over the batches is an epoch.
     validation: the weights with the best mean Dice on it become ``best.pth``, and ``validation.png`` shows six of it.
     Without it (None), ``best.pth`` has the newest weights, and ``training.png`` shows six labeled slices.
-    preprocessing: stored in the checkpoints, with the name of the ``script``.
-    start: the checkpoint of ``model``, or of the run to resume; its content is released.
-    A run resumed from ``last.pth`` gives the same result bit for bit.
-    Raises InputError if there is no full batch, the folder can't be written, or the loss is no longer finite.
+    script: the name under which the checkpoints record the run.
+    start: the checkpoint of the network to start from, or of the run to resume; its content is released.
+    A run resumed from ``last.pth`` gives the same result bit for bit. ``config.seed`` decides weights and batches.
+    Raises InputError if settings conflict, the folder has another run or can't be written, there is no full batch, or
+    the loss is no longer finite.
     """
+    config.validate()
+    check_start(config, start)
     batches, folder = method.batches, config.save_folder
     if len(batches) == 0:
         raise InputError(f"--batchsize {config.batchsize}: fewer training slices than that; lower it or add slices")
     prepare_folder(folder)
     last = folder / "last.pth"
 
+    slices = {"training": _stems(method.labeled), "validation": _stems(validation)}
+    check_slices(start, slices)
+    torch.manual_seed(config.seed)
+    model, preprocessing = initial_model(config, start), method.labeled.preprocessing
     training = Training(model, config, steps_per_epoch=len(batches), trained=start is not None)
-    done, best = _begin(training, config, validation, start)
+    done, best = _begin(training, config, start)
     log = RunLog(folder, epochs_done=done)
-    run = {"script": script, "options": config.to_dict(), "validation": _stems(validation)}
+    run = {"script": script, "options": config.to_dict(), **slices}
     checkpoints = RunCheckpoints(config, training, {"preprocessing": preprocessing.to_dict(), "run": run})
     print(f"training    {_describe(training, config)}")
     print(f"run         epochs {done + 1} to {config.epoch} of {len(batches)} steps; if interrupted: --resume {last}")
@@ -102,19 +99,14 @@ def fit(
     _report_end(training, config, best, validated=validation is not None)
 
 
-def _begin(
-    training: Training, config: TrainingConfig, validation: LesionSlices | None, start: Start | None
-) -> tuple[int, float]:
+def _begin(training: Training, config: TrainingConfig, start: Start | None) -> tuple[int, float]:
     """Restore a run to resume. Returns the epochs that are done and the best validation Dice so far, or -1."""
     done, best = 0, -1.0
     if start and start.resume:
         done = start.content["epoch"]
         if (config.save_folder / "best.pth").exists():  # not in another --save_folder
             best = start.content["best_score"]
-        _stop_if_the_split_changed(validation, start)
         training.load_state_dict(start.content["training"], lr=config.learning_rate, weight_decay=config.weight_decay)
-    elif start:
-        _warn_if_seen(validation, start)
     if start:
         start.content = {}  # frees as much memory as network and optimizer take
     return done, best
@@ -160,26 +152,8 @@ def validate(training: Training, slices: LesionSlices, config: TrainingConfig) -
     return {"val_loss": sum(losses) / len(losses), **means}
 
 
-def _stems(validation: LesionSlices | None) -> list[str]:
-    return [image.stem for image, _ in validation.files] if validation is not None else []
-
-
-def _stop_if_the_split_changed(validation: LesionSlices | None, start: Start) -> None:
-    # Validation slices that the run has trained on would give too high a Dice.
-    if changed := sorted(set(_stems(validation)) ^ set(start.content["run"]["validation"])):
-        raise InputError(
-            f"--resume {start.path}: the validation slices changed ({', '.join(changed)} differ); "
-            "restore the slices and --seed, or start a new run with --pretrained_model"
-        )
-
-
-def _warn_if_seen(validation: LesionSlices | None, start: Start) -> None:
-    run = start.content.get("run")
-    if run and (seen := sorted(set(_stems(validation)) - set(run["validation"]))):
-        warn(
-            f"{start.path} may have been trained on validation slices ({', '.join(seen)}), whose Dice "
-            "is then too high; give both runs the same --seed and --val_fraction"
-        )
+def _stems(slices: LesionSlices | None) -> list[str]:
+    return [image.stem for image, _ in slices.files] if slices is not None else []
 
 
 def _describe(training: Training, config: TrainingConfig) -> str:

@@ -13,7 +13,6 @@ from torch.utils.data import ConcatDataset, DataLoader
 
 from data.augmentation import Augmentation
 from data.datasets import LesionSlices
-from data.preprocess.preprocessing import Preprocessing
 from data.sampling import HalfAndHalf
 from utils.config import TrainingConfig
 from utils.training.data import loader_options
@@ -25,9 +24,9 @@ class Supervised:
 
     best_restarts_at: int | None = None  # epoch at which the search for the best one restarts
 
-    def __init__(self, config: TrainingConfig, labeled: LesionSlices, preprocessing: Preprocessing) -> None:
+    def __init__(self, config: TrainingConfig, labeled: LesionSlices) -> None:
         self.config, self.labeled = config, labeled
-        self.augmentation = Augmentation(mirror=preprocessing.mirror_axis)
+        self.augmentation = Augmentation(mirror=labeled.preprocessing.mirror_axis)
         self.batches = self._load()
 
     @property
@@ -61,7 +60,6 @@ class PseudoLabels(Supervised):
         self,
         config: TrainingConfig,
         labeled: LesionSlices,
-        preprocessing: Preprocessing,
         pseudo: LesionSlices,
         truth: LesionSlices | None = None,
     ) -> None:
@@ -73,7 +71,7 @@ class PseudoLabels(Supervised):
         weights = 1 + pseudo.lesion_areas() if config.favor_lesions else torch.ones(len(pseudo))
         self.mixture = HalfAndHalf(len(labeled), weights, config.batchsize, mixed_epochs=self.mixed_epochs)
         self.pseudo, self.truth = pseudo, truth
-        super().__init__(config, labeled, preprocessing)
+        super().__init__(config, labeled)
 
     def _load(self) -> DataLoader:
         both = [self.labeled, self.truth or self.pseudo]

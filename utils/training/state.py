@@ -1,7 +1,6 @@
 """A training step and its state: network, averaged weights, optimizer, schedule, precision."""
 
 import copy
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from utils import malloc
 from utils.config import TrainingConfig
 from utils.device import autocast, choose_precision
-from utils.training.losses import LOSSES, options_of_loss
+from utils.training.losses import LOSSES
 from utils.training.optimizers import build_optimizer, build_schedule
 
 
@@ -37,7 +36,7 @@ class Training:
         self.precision = choose_precision(config.amp, self.device)
         self.average = copy.deepcopy(model)
         self.trained, self.lesion_margin = trained, config.lesion_margin
-        self.loss = _loss(config)
+        self.loss = partial(LOSSES[config.loss], **config.loss_options)
         self.optimizer = build_optimizer(model, config)
         self.schedule = build_schedule(self.optimizer, config, steps_per_epoch)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
@@ -132,10 +131,3 @@ class Training:
             "schedule": self.schedule,
             "scaler": self.scaler,
         }
-
-
-def _loss(config: TrainingConfig) -> Callable[..., Tensor]:
-    """The loss of the config with those of its options that this loss has."""
-    loss = LOSSES[config.loss]
-    options = {"dice_over": config.dice_over}
-    return partial(loss, **{name: options[name] for name in options.keys() & options_of_loss(config.loss)})

@@ -1,0 +1,96 @@
+"""How a run starts: with a new network, with a trained one, or where an interrupted run stopped."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from data.errors import InputError
+from data.preprocess.preprocessing import Preprocessing
+from models import build_model
+from utils.checkpoint import read_checkpoint, rebuild
+from utils.config import NETWORK_FIELDS, TrainingConfig
+from utils.device import choose_device
+from utils.output.console import warn
+from utils.output.folder import holds_something
+
+
+@dataclass
+class Start:
+    """The checkpoint that a run starts from: its weights only or, to ``resume`` it, everything."""
+
+    path: Path
+    content: dict
+    resume: bool
+
+    @classmethod
+    def read(cls, path: Path | str, *, resume: bool = False) -> "Start":
+        """Read a checkpoint, ``last.pth`` to resume its run. Raises InputError as ``read_checkpoint`` does."""
+        start = cls(Path(path), read_checkpoint(Path(path)), resume)
+        if resume and "training" not in start.content:
+            raise InputError(f"--resume {path}: not the last.pth of a run; give that file")
+        return start
+
+    @property
+    def network(self) -> dict[str, object]:
+        """The settings of ``TrainingConfig`` that say which network it is."""
+        kept = self.content["model"]
+        return {"model": kept["name"]} | {n: kept.get(n, getattr(TrainingConfig, n)) for n in NETWORK_FIELDS}
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing(**self.content["preprocessing"])
+
+
+def initial_model(config: TrainingConfig, start: Start | None) -> nn.Module:
+    """A new network, or the one of the checkpoint, on the device of the config."""
+    model = rebuild(start.content, start.path) if start else build_model(**config.network)
+    return model.to(choose_device(config.device))
+
+
+def check_start(config: TrainingConfig, start: Start | None) -> None:
+    """Raise InputError if the config conflicts with the checkpoint, or if ``save_folder`` has files of another run."""
+    if start:
+        for name, used in start.network.items():
+            if (asked := getattr(config, name)) != used:
+                raise InputError(f"--{name} {asked}: the network in {start.path} has {used}; leave it out")
+    if start and start.resume:
+        if config.optimizer_type != (used := start.content["run"]["options"]["optimizer_type"]):
+            raise InputError(
+                f"--optimizer_type {config.optimizer_type}: the run in {start.path} uses {used}; leave it out"
+            )
+        if config.epoch <= (done := start.content["epoch"]):
+            raise InputError(
+                f"--resume {start.path}: is finished after {done} epochs; give a larger --epoch to continue"
+            )
+    folder, last = config.save_folder, config.save_folder / "last.pth"
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--save_folder {folder}: is a file; name a folder")
+    is_its_own = start and start.resume and last.exists() and last.samefile(start.path)
+    if not is_its_own and holds_something(folder):
+        hint = f"--resume {last} to continue its run, or " if last.exists() else ""
+        raise InputError(f"--save_folder {folder}: is not empty; {hint}name another folder")
+
+
+def check_slices(start: Start | None, slices: dict[str, list[str]]) -> None:
+    """Raise InputError if a resumed run would train or validate on other slices than before; warn if validation slices
+    were trained on. ``slices``: the stems of both, by the names of their entries in ``run``."""
+    before = start.content.get("run") if start else None
+    if start is None or not before:
+        return
+    if start.resume:
+        other = {kind: set(slices[kind]) ^ set(before[kind]) for kind in slices.keys() & before.keys()}
+        if listed := [f"{kind}: {_listed(stems)}" for kind, stems in sorted(other.items()) if stems]:
+            raise InputError(
+                f"--resume {start.path}: the slices differ from before ({'; '.join(listed)}); "
+                "restore the slices and --seed, or start a new run with --pretrained_model"
+            )
+    if seen := set(slices["validation"]) - set(before["validation"]):
+        warn(
+            f"{start.path} may have been trained on validation slices ({_listed(seen)}), whose Dice "
+            "is then too high; give both runs the same --seed and --val_fraction"
+        )
+
+
+def _listed(stems: set[str]) -> str:
+    return ", ".join(sorted(stems)[:10]) + (f" and {len(stems) - 10} more" if len(stems) > 10 else "")
