@@ -38,8 +38,8 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[TrainingConfig, Start
 def train(config: TrainingConfig, start: Start | None, pairs: Sequence[Pair] | None = None) -> None:
     """Train on the labeled slices of the config, or on these ``pairs``, and on the pseudo-labeled ones."""
     labeled, validation = read_labeled(config, start, pairs)
-    pseudo, truth = read_pseudo_labeled(config, labeled.preprocessing)
-    method = SEMI_SUPERVISED[str(config.method)](config, labeled, pseudo, truth)
+    pseudo = read_pseudo_labeled(config, labeled.preprocessing)
+    method = SEMI_SUPERVISED[str(config.method)](config, labeled, pseudo)
     mixed = method.mixed_epochs
     print(f"method      {config.method} for {mixed} epochs, labeled slices only for {config.epoch - mixed}")
     fit(config, method, validation, script="semi_supervised_train.py", start=start)

@@ -1,6 +1,8 @@
 """The data sets: slices with lesion masks, slices without, and the slices of a scan."""
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,6 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data.folders import Pair
 from data.io.images import read_all, read_image, read_pair
 from data.labels import IGNORE
 from data.preprocess.orientation import thumbnail
@@ -72,34 +73,49 @@ class LesionSlices(_DecodedSlices):
     An item is an image, float32 ``(1, size, size)`` in [0, 1], and a mask, int64 ``(size, size)`` in
     {0, 1, 255 = ignore}; ``size`` is the preprocessing's ``image_size``. All files are read once, at the start, and
     kept decoded (2 bytes a pixel) if they fit in ``cache_gb`` gigabytes, else decoded at every access. ``pseudo``
-    accepts masks with ignored pixels. Raises InputError that names every file that can't be used.
+    accepts masks with ignored pixels; ``files`` may then have a third path each, the true masks, for ``with_truth``.
+    Raises InputError that names every file that can't be used.
     """
 
-    planes = 2
-
     def __init__(
-        self, files: Sequence[Pair], preprocessing: Preprocessing, *, pseudo: bool = False, cache_gb: float = 4.0
+        self,
+        files: Sequence[tuple[Path, ...]],
+        preprocessing: Preprocessing,
+        *,
+        pseudo: bool = False,
+        cache_gb: float = 4.0,
     ) -> None:
-        self.pseudo = pseudo
+        self.pseudo, self.planes, self._mask = pseudo, len(files[0]), 1
         super().__init__(files, preprocessing, cache_gb=cache_gb)
 
-    def _decode(self, file: Pair) -> tuple[Tensor, tuple[int, int]]:
-        image, mask = read_pair(file, pseudo=self.pseudo)
-        planes = [self.preprocessing.resample(image), self.preprocessing.resize(mask, Image.Resampling.NEAREST)]
+    @property
+    def truth_known(self) -> bool:
+        return self.planes > 2
+
+    def with_truth(self) -> "LesionSlices":
+        """The same slices with their true masks."""
+        other = copy.copy(self)
+        other._mask = 2
+        return other
+
+    def _decode(self, file: Sequence[Path]) -> tuple[Tensor, tuple[int, int]]:
+        image, *masks = read_pair(file, pseudo=self.pseudo)
+        nearest = Image.Resampling.NEAREST
+        planes = [self.preprocessing.resample(image), *(self.preprocessing.resize(mask, nearest) for mask in masks)]
         return torch.stack(planes), (image.height, image.width)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image, mask = self._decoded(index)
-        return image[None].float() / 255, mask.long()
+        planes = self._decoded(index)
+        return planes[:1].float() / 255, planes[self._mask].long()
 
     def lesion_share(self) -> float:
         """Lesion pixels over all pixels that are not ignored."""
-        of_class = self.histograms[:, 1].sum(dim=0)
+        of_class = self.histograms[:, self._mask].sum(dim=0)
         return of_class[1].item() / max(1, (of_class.sum() - of_class[IGNORE]).item())
 
     def lesion_areas(self) -> Tensor:
         """Lesion pixels of each slice, float32 ``(len(self),)``."""
-        return self.histograms[:, 1, 1].float()
+        return self.histograms[:, self._mask, 1].float()
 
 
 class UnlabeledSlices(_DecodedSlices):
@@ -119,9 +135,11 @@ class UnlabeledSlices(_DecodedSlices):
 
     def prepared_by(self, preprocessing: Preprocessing) -> "UnlabeledSlices":
         """The same slices for another network."""
-        if preprocessing == self.preprocessing:
-            return self
-        return UnlabeledSlices(self.files, preprocessing, cache_gb=self.cache_gb)
+        if replace(preprocessing, typical_slice=None) != replace(self.preprocessing, typical_slice=None):
+            return UnlabeledSlices(self.files, preprocessing, cache_gb=self.cache_gb)
+        other = copy.copy(self)  # shares the decoded slices, which are kept before rotation
+        other.reorient(preprocessing)
+        return other
 
 
 class ScanSlices(Dataset):

@@ -8,7 +8,7 @@ from torch.utils.data import Sampler
 
 
 class HalfAndHalf(Sampler[list[int]]):
-    """Batches of which one half is labeled and the other pseudo-labeled, as in the paper; at last labeled ones alone.
+    """Batches of which one half is labeled and the other pseudo-labeled, as in the paper; finally all are labeled.
 
     Indices are those of ``ConcatDataset([labeled, pseudo])``. One pass is one pass over the ``labeled`` slices, in
     random order, each batch completed by as many of the pseudo-labeled ones, drawn in proportion to ``pseudo_weights``
@@ -17,6 +17,8 @@ class HalfAndHalf(Sampler[list[int]]):
     """
 
     def __init__(self, labeled: int, pseudo_weights: Tensor, batchsize: int, *, mixed_epochs: int) -> None:
+        if batchsize % 2:
+            raise ValueError(f"batchsize must be even, not {batchsize}")
         self.labeled, self.pseudo_weights, self.half = labeled, pseudo_weights, batchsize // 2
         self.mixed_epochs, self.epoch = mixed_epochs, 1
 

@@ -9,8 +9,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from data.errors import FileError, one_error
-from data.folders import Pair
+from data.errors import FileError, InputError, one_error
 from data.labels import IGNORE, IGNORED_GRAY
 
 File = TypeVar("File")
@@ -22,13 +21,8 @@ def read_image(path: Path) -> Image.Image:
     return as_gray(_open(path), path)
 
 
-def as_gray(image: Image.Image | np.ndarray, path: Path = Path("the image")) -> Image.Image:
-    """An image, or an array ``(H, W)`` or ``(H, W, 3)``, as 8-bit gray; errors name the ``path``.
-
-    Raises InputError if its values are not gray levels of 8 or 16 bits.
-    """
-    if isinstance(image, np.ndarray):
-        image = Image.fromarray(image.astype(np.float32) if image.dtype.kind == "f" else image)
+def as_gray(image: Image.Image, path: Path = Path("the image")) -> Image.Image:
+    """An image as 8-bit gray. Raises InputError, which names the ``path``, if its gray levels exceed 16 bits."""
     if not image.mode.startswith(("I", "F")):
         return image.convert("L")
     gray = np.asarray(image)
@@ -40,6 +34,25 @@ def as_gray(image: Image.Image | np.ndarray, path: Path = Path("the image")) -> 
             f"{gray.min():g} to {gray.max():g}",
         )
     return Image.fromarray((gray // 257).astype(np.uint8))
+
+
+def array_as_gray(array: np.ndarray) -> Image.Image:
+    """An array ``(H, W)``, ``(H, W, 3)`` or ``(H, W, 4)`` as 8-bit gray.
+
+    uint16 has 16 bits. Other integers have 8 bits if none is above 255, else 16; floats are in [0, 1] or, if one is
+    above 1, in [0, 255]. Raises InputError for other shapes and values.
+    """
+    if array.size == 0 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise InputError(f"the image: has the shape {array.shape}; give (height, width) or (height, width, 3)")
+    if array.dtype.kind not in "uif" or not (array.min() >= 0 and array.max() <= 65535):
+        levels = f"{array.dtype} from {array.min()} to {array.max()}"
+        raise InputError(f"the image: not gray levels ({levels}); window it to 8 or 16 bits, or to floats in [0, 1]")
+    if array.dtype.kind == "f":
+        array = np.round(array * (255 if array.max() <= 1 else 1))
+    has_8_bits = array.dtype != np.uint16 and array.max() <= 255
+    if array.ndim == 3 and not has_8_bits:
+        raise InputError("the image: has colours of more than 8 bits; give 8 bits or (height, width)")
+    return as_gray(Image.fromarray(array.astype(np.uint8 if has_8_bits else np.int32)))
 
 
 def read_mask(path: Path, *, pseudo: bool = False) -> Image.Image:
@@ -98,13 +111,18 @@ def read_lungs(path: Path) -> Image.Image:
     return Image.fromarray(_colours(_open(path)) > 0)
 
 
-def read_pair(pair: Pair, *, pseudo: bool = False) -> tuple[Image.Image, Image.Image]:
-    """``read_image`` and ``read_mask`` of a pair. Raises InputError also if their sizes differ."""
-    image, mask = read_image(pair[0]), read_mask(pair[1], pseudo=pseudo)
-    if image.size != mask.size:
-        sizes = "{}x{}, the image {}x{}".format(*mask.size, *image.size)
-        raise FileError(pair[1], f"differs in size from its image in {pair[0].parent}", "make the sizes equal", sizes)
-    return image, mask
+def read_pair(pair: Sequence[Path], *, pseudo: bool = False) -> list[Image.Image]:
+    """``read_image`` of the first path and ``read_mask`` of each other one; ``pseudo`` applies to the first mask.
+
+    Raises InputError also if their sizes differ.
+    """
+    image = read_image(pair[0])
+    masks = [read_mask(path, pseudo=pseudo and path is pair[1]) for path in pair[1:]]
+    for path, mask in zip(pair[1:], masks, strict=True):
+        if image.size != mask.size:
+            sizes = "{}x{}, the image {}x{}".format(*mask.size, *image.size)
+            raise FileError(path, f"differs in size from its image in {pair[0].parent}", "make the sizes equal", sizes)
+    return [image, *masks]
 
 
 def read_all(read: Callable[[File], Result], files: Sequence[File]) -> list[Result]:

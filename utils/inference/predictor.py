@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,15 +12,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from data.datasets import ScanSlices, UnlabeledSlices
-from data.io.images import as_gray, read_image
+from data.errors import InputError
+from data.io.images import array_as_gray, as_gray, read_image
 from data.io.volumes import read_scan
 from data.preprocess.preprocessing import Preprocessing
 from data.preprocess.window import LUNG, Window
 from utils.checkpoint import load_model
 from utils.config import PredictionConfig
 from utils.device import choose_device, choose_precision
+from utils.fields import check
 from utils.inference.maps import predict, predict_one
 from utils.lesions import lesion_map, lesion_mask
+from utils.output.console import warn
 
 
 @dataclass(frozen=True)
@@ -62,28 +65,48 @@ class Predictor:
 
     def __init__(self, *networks: Path | str | tuple[nn.Module, Preprocessing], **settings: Any) -> None:
         self.config = PredictionConfig(**settings)
+        check(self.config)
+        if not networks or not all(isinstance(each, Path | str | tuple) for each in networks):
+            raise InputError("Predictor: needs one checkpoint or several; give their paths, as Predictor('M.pth')")
         self.device = choose_device(self.config.device)
         self.precision = choose_precision(self.config.amp, self.device)
         size = self.config.image_size
-        self._networks = [each if isinstance(each, tuple) else load_model(each, image_size=size) for each in networks]
-        self.preprocessing = self._networks[0][1]
-        tta = self.config.tta
-        self.tta = any(getattr(model, "knows_turns", False) for model, _ in self._networks) if tta is None else tta
+        pairs = [each if isinstance(each, tuple) else load_model(each, image_size=size) for each in networks]
+        self._networks = [_Network(*pair, self._averages_views(pair[0])) for pair in pairs]
+        self.preprocessing = self._networks[0].preprocessing
 
     def predict(self, image: Path | str | Image.Image | np.ndarray) -> Prediction:
-        """Find the lesions of a slice: a path, an image, or gray levels ``(H, W)``, uint8 or uint16, windowed."""
-        gray = read_image(Path(image)) if isinstance(image, Path | str) else as_gray(image)
-        found = [predict_one(model, gray, preprocessing, **self._options) for model, preprocessing in self._networks]
+        """Find the lesions of a slice: a path, an image, or an array ``(H, W)`` of gray levels (``array_as_gray``).
+
+        Raises InputError if it can't be read, or has other values than windowed gray levels.
+        """
+        if isinstance(image, Path | str):
+            gray = read_image(Path(image))
+        else:
+            gray = as_gray(image) if isinstance(image, Image.Image) else array_as_gray(np.asarray(image))
+        found = [predict_one(each.model, gray, each.preprocessing, **self._options(each)) for each in self._networks]
         return Prediction(_mean(found))
 
-    def predict_scan(self, scan: Path | str | np.ndarray, *, window: Window = LUNG) -> np.ndarray:
+    def predict_scan(self, scan: Path | str | np.ndarray, *, window: tuple[float, float] = LUNG) -> np.ndarray:
         """Find the lesions of a scan: a path (NIfTI, NRRD, a DICOM folder) or axial slices ``(S, H, W)`` in HU.
 
-        Returns the probability of lesion, uint8 ``(S, H, W)``, 255 for certainty; above 127, lesion is likelier.
+        An array must have the orientation of data/io/volumes.py: row 0 in front, column 0 on the patient's right.
+        window: level and width in HU. Returns the probability of lesion, uint8 ``(S, H, W)``, 255 for certainty; above
+        127, lesion is likelier. Raises InputError if the scan can't be read, or an array is not in HU.
         """
-        hu = read_scan(Path(scan)).slices if isinstance(scan, Path | str) else scan
-        slices = ScanSlices(hu, self.preprocessing, window=window)
-        return np.stack([found.map for found in self.predict_slices(slices)])
+        if not (isinstance(window, tuple) and len(window) == 2 and all(np.isfinite(window)) and window[1] > 0):
+            raise InputError(f"window {window!r}: not a level and a width above 0, in HU, such as (-650, 1500)")
+        if not isinstance(scan, Path | str):
+            return self.predict_hu(_checked(np.asarray(scan)), window=Window(*window))
+        volume = read_scan(Path(scan))
+        if volume.note:
+            warn(f"{scan}: {volume.note}")
+        return self.predict_hu(volume.slices, window=Window(*window))
+
+    def predict_hu(self, slices: np.ndarray, *, window: Window) -> np.ndarray:
+        """``predict_scan`` of slices known to be in HU."""
+        found = self.predict_slices(ScanSlices(slices, self.preprocessing, window=window))
+        return np.stack([each.map for each in found])
 
     def read(self, files: list[Path], *, cache_gb: float = 4.0) -> UnlabeledSlices:
         """The slices of these files, prepared for ``predict_slices``."""
@@ -91,8 +114,11 @@ class Predictor:
 
     def predict_slices(self, slices: UnlabeledSlices | ScanSlices) -> Iterator[Prediction]:
         """Yield the prediction for each slice; computes several at a time and shows a progress bar."""
-        options: dict[str, Any] = {"batchsize": self.batchsize, "num_workers": self.config.num_workers, **self._options}
-        found = [predict(model, slices.prepared_by(each), **options) for model, each in self._networks]
+        options: dict[str, Any] = {"batchsize": self.batchsize, "num_workers": self.config.num_workers}
+        found = [
+            predict(each.model, slices.prepared_by(each.preprocessing), **options, **self._options(each))
+            for each in self._networks
+        ]
         for of_networks in zip(*found, strict=True):
             yield Prediction(_mean(of_networks))
 
@@ -101,14 +127,39 @@ class Predictor:
         """Slices per batch; by default 8 on a GPU, else 1, as larger ones are no faster there."""
         return self.config.batchsize or (8 if self.device.type == "cuda" else 1)
 
+    @property
+    def tta(self) -> bool | list[bool]:
+        """Whether views of each slice are averaged; a list if the networks differ in it."""
+        chosen = [each.tta for each in self._networks]
+        return chosen if len(set(chosen)) > 1 else chosen[0]
+
     def summary(self) -> dict:
         """The settings of preprocessing and prediction, for a table of results."""
         return {**self.preprocessing.summary(), "tta": self.tta}
 
-    @property
-    def _options(self) -> dict[str, Any]:
-        return {"device": self.device, "precision": self.precision, "tta": self.tta}
+    def _averages_views(self, model: nn.Module) -> bool:
+        """By default only a network that was trained on flipped slices, as others do not know them."""
+        return getattr(model, "knows_turns", False) if self.config.tta is None else self.config.tta
+
+    def _options(self, network: "_Network") -> dict[str, Any]:
+        return {"device": self.device, "precision": self.precision, "tta": network.tta}
+
+
+class _Network(NamedTuple):
+    model: nn.Module
+    preprocessing: Preprocessing
+    tta: bool
 
 
 def _mean(maps: Sequence[Tensor]) -> Tensor:
     return maps[0] if len(maps) == 1 else torch.stack(list(maps)).mean(dim=0)
+
+
+def _checked(hu: np.ndarray) -> np.ndarray:
+    """The array as float32. Raises InputError unless it is a volume in Hounsfield units."""
+    if hu.ndim != 3 or hu.size == 0:
+        raise InputError(f"the scan: has the shape {hu.shape}; give (slices, height, width)")
+    if hu.dtype.kind not in "iuf" or not np.isfinite(hu).all() or hu.min() >= 0:
+        levels = f"{hu.dtype} from {hu.min()} to {hu.max()}"
+        raise InputError(f"the scan: not in Hounsfield units ({levels}), where air is -1000; convert it first")
+    return hu.astype(np.float32)

@@ -69,4 +69,4 @@ def predict_scans(
             continue
         if volume.note:
             tqdm.write(f"{'':<11} note: {volume.note}")
-        yield scan, volume, predictor.predict_scan(volume.slices, window=window), truth
+        yield scan, volume, predictor.predict_hu(volume.slices, window=window), truth

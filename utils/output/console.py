@@ -10,7 +10,7 @@ def report_pairs(name: str, slices: LesionSlices | None) -> None:
     if slices is None:
         print(f"{name:<11} none, all slices are used for training: the last epoch becomes best.pth")
         return
-    image_folder, mask_folder = (path.parent for path in slices.files[0])
+    image_folder, mask_folder, *_ = (path.parent for path in slices.files[0])
     share = slices.lesion_share()
     print(f"{name:<11} {len(slices)} pairs from {image_folder} and {mask_folder}, {share:.2%} of the pixels are lesion")
     if share == 0:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from data.datasets import LesionSlices
 from data.errors import InputError
@@ -53,17 +54,16 @@ def read_labeled(
     return labeled, validation
 
 
-def read_pseudo_labeled(
-    config: TrainingConfig, preprocessing: Preprocessing
-) -> tuple[LesionSlices, LesionSlices | None]:
-    """The unlabeled slices with their pseudo masks and, if known, with their true masks."""
+def read_pseudo_labeled(config: TrainingConfig, preprocessing: Preprocessing) -> LesionSlices:
+    """The unlabeled slices with their pseudo masks and, if these are known, their true masks."""
     images, masks = config.folder("semi_img_path"), config.folder("semi_msk_path")
-    pseudo = LesionSlices(pair_by_stem(images, masks), preprocessing, cache_gb=config.cache_gb, pseudo=True)
+    files: list[tuple[Path, ...]] = list(pair_by_stem(images, masks))
+    if config.semi_truth_path:
+        truth_of = dict(pair_by_stem(images, config.semi_truth_path))
+        files = [(image, mask, truth_of[image]) for image, mask in files]
+    pseudo = LesionSlices(files, preprocessing, cache_gb=config.cache_gb, pseudo=True)
     report_pairs("pseudo", pseudo)
-    if not config.semi_truth_path:
-        return pseudo, None
-    truth = LesionSlices(pair_by_stem(images, config.semi_truth_path), preprocessing, cache_gb=config.cache_gb)
-    return pseudo, truth
+    return pseudo
 
 
 def loader_options(config: TrainingConfig, *slices: LesionSlices) -> dict:

@@ -5,7 +5,6 @@ and a line in ``SEMI_SUPERVISED``, whose names are the choices of ``--method``.
 """
 
 from collections.abc import Callable
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -56,25 +55,18 @@ class Supervised:
 class PseudoLabels(Supervised):
     """Learn labeled and pseudo-labeled slices, half and half (the paper), and finally only the labeled ones."""
 
-    def __init__(
-        self,
-        config: TrainingConfig,
-        labeled: LesionSlices,
-        pseudo: LesionSlices,
-        truth: LesionSlices | None = None,
-    ) -> None:
-        """truth: the pseudo-labeled slices with their true masks, for methods that score the labels they make."""
+    def __init__(self, config: TrainingConfig, labeled: LesionSlices, pseudo: LesionSlices) -> None:
         self.mixed_epochs = config.epoch - round(config.epoch * config.labeled_finish)
         # Early epochs are close to pre-trained weights chosen on the same slices, and can win by chance.
         self.best_restarts_at = self.mixed_epochs + 1
         # Many unlabeled slices have little lesion; drawn by its area, they have about as much as labeled slices.
         weights = 1 + pseudo.lesion_areas() if config.favor_lesions else torch.ones(len(pseudo))
         self.mixture = HalfAndHalf(len(labeled), weights, config.batchsize, mixed_epochs=self.mixed_epochs)
-        self.pseudo, self.truth = pseudo, truth
+        self.pseudo = pseudo
         super().__init__(config, labeled)
 
     def _load(self) -> DataLoader:
-        both = [self.labeled, self.truth or self.pseudo]
+        both = [self.labeled, self.pseudo]
         return DataLoader(ConcatDataset(both), batch_sampler=self.mixture, **loader_options(self.config, *both))
 
     def start_epoch(self, epoch: int) -> None:
@@ -86,12 +78,19 @@ class PseudoLabels(Supervised):
 
 
 class MeanTeacher(PseudoLabels):
-    """As PseudoLabels, but at every step the averaged weights label the second half (teacher.py)."""
+    """As PseudoLabels, but at every step the averaged weights label the second half (teacher.py).
 
-    @cached_property
-    def labels(self) -> TeacherLabels:
-        """Makes the labels, and counts them."""
-        return TeacherLabels(self.config.confidence, self.augmentation, truth_known=self.truth is not None)
+    The pseudo masks only decide which slices are drawn. If the slices have true masks, the labels are scored by them.
+    """
+
+    def __init__(self, config: TrainingConfig, labeled: LesionSlices, pseudo: LesionSlices) -> None:
+        super().__init__(config, labeled, pseudo)
+        self.labels = TeacherLabels(config.confidence, self.augmentation, truth_known=pseudo.truth_known)
+
+    def _load(self) -> DataLoader:
+        if self.pseudo.truth_known:
+            self.pseudo = self.pseudo.with_truth()
+        return super()._load()
 
     def prepare(self, images: Tensor, masks: Tensor, teacher: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         if self.labeled_share == 1:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from data.augmentation import Augmentation, cut_and_mix
 from data.labels import IGNORE
+from utils.lesions import lesions
 
 
 class TeacherLabels:
@@ -31,10 +32,10 @@ class TeacherLabels:
     def __call__(self, images: Tensor, masks: Tensor, teacher: Callable) -> tuple[Tensor, Tensor]:
         images, masks = self.augmentation.move(images, masks)
         (labeled, unlabeled), (truth, hidden_truth) = images.chunk(2), masks.chunk(2)
-        confidence, label = teacher(unlabeled).softmax(dim=1).max(dim=1)
-        kept = confidence >= self.confidence
-        self._count(kept, label > 0, hidden_truth > 0)
-        unlabeled, label = cut_and_mix(self.augmentation.vary(unlabeled), label.where(kept, IGNORE))
+        logits = teacher(unlabeled)
+        lesion, kept = lesions(logits), logits.softmax(dim=1).amax(dim=1) >= self.confidence
+        self._count(kept, lesion, hidden_truth > 0)
+        unlabeled, label = cut_and_mix(self.augmentation.vary(unlabeled), lesion.long().where(kept, IGNORE))
         return torch.cat([self.augmentation.vary(labeled), unlabeled]), torch.cat([truth, label])
 
     def _count(self, kept: Tensor, lesion: Tensor, true_lesion: Tensor) -> None:

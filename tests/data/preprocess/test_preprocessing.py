@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-import data.datasets
-from data.datasets import UnlabeledSlices
-from data.folders import list_slices
+import data.io.images
+from data.datasets import LesionSlices, UnlabeledSlices
+from data.folders import list_slices, pair_by_stem
 from data.preprocess.preprocessing import Placement, Preprocessing
 
 PLAIN = Preprocessing(image_size=64, align_grays=True)
@@ -61,21 +61,56 @@ def stop(*_):
     raise Done
 
 
+@pytest.fixture
+def decoded(monkeypatch):
+    """How often each image is decoded, by its path."""
+    counts = Counter()
+    read_image = data.io.images.read_image
+
+    def spy(path):
+        counts[path] += 1
+        return read_image(path)
+
+    monkeypatch.setattr("data.io.images.read_image", spy)
+    monkeypatch.setattr("data.datasets.read_image", spy)
+    return counts
+
+
 @pytest.mark.parametrize("script", ["supervised_train", "semi_supervised_train"])
-def test_each_file_is_decoded_once_before_the_first_step(phantom, tmp_path, call, monkeypatch, script):
+def test_each_file_is_decoded_once_before_the_first_step(phantom, tmp_path, call, monkeypatch, decoded, script):
     """Also of sets too large to be kept."""
-    decoded = Counter()
-    read_pair = data.datasets.read_pair
-
-    def spy(pair, **options):
-        decoded[pair[0]] += 1
-        return read_pair(pair, **options)
-
-    monkeypatch.setattr("data.datasets.read_pair", spy)
     monkeypatch.setattr("utils.training.loop._train_epoch", stop)
     flags = ["--data_root", phantom, "--base_channels", 2, "--image_size", 32, "--cache_gb", 0]
     if script.startswith("semi"):
         flags += ["--semi_img_path", phantom / "Test-Image", "--semi_msk_path", phantom / "Test-Mask"]
+        flags += ["--method", "teacher", "--semi_truth_path", phantom / "Test-Mask"]
     with pytest.raises(Done):
         call(script, *flags, "--save_folder", tmp_path)
     assert set(decoded.values()) == {1} and len(decoded) == (14 if "semi" in script else 10)
+
+
+def test_another_orientation_needs_no_second_decoding(phantom, decoded):
+    files = list_slices(phantom / "Train-Image")
+    slices = UnlabeledSlices(files, PLAIN)
+    typical = PLAIN.fit(Image.open(file).rotate(90) for file in files)
+    turned = slices.prepared_by(typical)
+    assert set(decoded.values()) == {1} and slices.placements[0].turns == 0
+    again = UnlabeledSlices(files, typical)
+    for index, placement in enumerate(again.placements):
+        assert turned.placements[index] == placement and torch.equal(turned[index], again[index])
+    assert turned.placements[0].turns and not torch.equal(turned[0], slices[0])
+
+
+def test_true_masks_belong_to_the_same_slices(phantom, tmp_path):
+    """As decoded beside the pseudo masks, and as decoded alone."""
+    pairs = pair_by_stem(phantom / "Test-Image", phantom / "Test-Mask")
+    for image, _ in pairs:
+        Image.new("L", Image.open(image).size, 255).save(tmp_path / f"{image.stem}.png")
+    both = LesionSlices([(i, tmp_path / f"{i.stem}.png", truth) for i, truth in pairs], PLAIN, pseudo=True)
+    true, alone = both.with_truth(), LesionSlices(pairs, PLAIN)
+    assert both.truth_known and not alone.truth_known
+    assert true.lesion_share() == alone.lesion_share() < both.lesion_share() == 1
+    assert torch.equal(true.lesion_areas(), alone.lesion_areas())
+    for index in range(len(pairs)):
+        assert all(torch.equal(a, b) for a, b in zip(true[index], alone[index], strict=True))
+        assert torch.equal(both[index][0], true[index][0]) and (both[index][1] == 1).all()

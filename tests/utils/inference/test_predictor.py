@@ -8,7 +8,9 @@ from PIL import Image
 from data.errors import InputError
 from data.folders import list_slices
 from data.io.volumes import read_scan
+from data.preprocess.preprocessing import Preprocessing
 from models import build_model
+from utils.checkpoint import save_checkpoint
 from utils.inference.predictor import Predictor
 
 
@@ -43,10 +45,60 @@ def test_path_image_and_array_give_the_same(predictor, slice_path):
         assert torch.equal(predictor.predict(same).probabilities, found.probabilities)
 
 
-@pytest.mark.parametrize("wrong", [np.full((9, 9), -700, np.int32), np.zeros((9, 9))])
-def test_arrays_that_are_no_gray_levels_are_refused(predictor, wrong):
-    with pytest.raises(InputError, match="the image: not gray levels of 8 or 16 bits"):
+def test_arrays_of_other_types_give_the_same(predictor, slice_path):
+    gray = np.asarray(Image.open(slice_path))
+    found = predictor.predict(gray).map
+    for same in (gray.astype(np.int64), gray.astype(np.float32), gray / 255, torch.from_numpy(gray.copy())):
+        assert np.array_equal(predictor.predict(same).map, found), same.dtype
+    assert np.array_equal(predictor.predict(gray.astype(np.int64) * 257).map, found)  # 16 bits
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (np.full((9, 9), -700, np.int32), "not gray levels .int32 from -700"),
+        (np.full((9, 9), np.nan), "not gray levels .float64 from nan"),
+        (np.full((9, 9), 7e4), "not gray levels .float64"),
+        (np.zeros((9, 9), bool), "not gray levels .bool"),
+        (np.zeros((3, 9, 9), np.uint8), r"shape .3, 9, 9.; give .height, width"),
+        (np.zeros((0, 9)), "shape .0, 9"),
+    ],
+)
+def test_arrays_that_are_no_gray_levels_are_refused(predictor, wrong, message):
+    with pytest.raises(InputError, match=f"the image: .*{message}"):
         predictor.predict(wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (np.zeros((9, 9)), "shape .9, 9.; give .slices"),
+        (np.zeros((0, 9, 9)), "shape .0, 9, 9"),
+        (np.full((2, 9, 9), np.nan), "not in Hounsfield units .float64 from nan"),
+        (np.full((2, 9, 9), 300, np.int16), "not in Hounsfield units .int16 from 300"),
+    ],
+)
+def test_arrays_that_are_no_scans_are_refused(predictor, wrong, message):
+    with pytest.raises(InputError, match=f"the scan: .*{message}"):
+        predictor.predict_scan(wrong)
+
+
+@pytest.mark.parametrize("window", ["lung", (-650, 0), (-650,)])
+def test_windows_that_are_none_are_refused(predictor, window):
+    with pytest.raises(InputError, match="not a level and a width"):
+        predictor.predict_scan(np.full((2, 9, 9), -700), window=window)
+
+
+@pytest.mark.parametrize("settings", [{"amp": "x"}, {"image_size": 0}, {"batchsize": 0}, {"device": "tpu"}])
+def test_settings_that_nothing_accepts_are_refused(checkpoints, settings):
+    with pytest.raises(InputError, match=f"--{next(iter(settings))} "):
+        Predictor(checkpoints[0], **settings)
+
+
+def test_no_checkpoint_is_refused(checkpoints):
+    for none in ((), (checkpoints,)):
+        with pytest.raises(InputError, match="needs one checkpoint"):
+            Predictor(*none)
 
 
 def test_several_networks_give_the_mean_of_their_maps(checkpoints, predictor, slice_path):
@@ -55,17 +107,29 @@ def test_several_networks_give_the_mean_of_their_maps(checkpoints, predictor, sl
     assert torch.allclose(both, torch.stack(single).mean(dim=0)) and not torch.allclose(*single)
 
 
-def test_networks_of_other_sizes_see_their_own_slices(checkpoints, slice_path, tmp_path):
-    torch.manual_seed(2)
+def save(path, *, seed, preprocessing, **options):
+    """A checkpoint with random weights."""
+    torch.manual_seed(seed)
     model = build_model("cares_unet", base_channels=2)
-    content = {"model": model.config, "preprocessing": {"image_size": 32}, "weights": model.state_dict()}
-    content |= {"format": "cares-unet-1", "epoch": 1, "best_score": -1.0, "run": {}}
-    torch.save(content, tmp_path / "small.pth")
-    paths = [checkpoints[0], tmp_path / "small.pth"]
+    content = {"model": model.config, "preprocessing": preprocessing, "weights": model.state_dict()}
+    save_checkpoint(path, content | {"epoch": 1, "best_score": -1.0, "run": {"options": options}})
+    return path
+
+
+def test_an_ensemble_of_different_networks_is_the_mean_of_each_alone(checkpoints, phantom, slice_path, tmp_path):
+    """Of other sizes, trained with and without flipped slices, with and without a typical slice."""
+    sizes = Preprocessing(image_size=32), Preprocessing(image_size=32).fit([Image.open(slice_path).rotate(90)])
+    paths = [checkpoints[0]]
+    for seed, (size, flipped) in enumerate([(sizes[0], True), (sizes[1], True), (sizes[1], False)]):
+        path = tmp_path / f"{seed}.pth"
+        paths.append(save(path, seed=seed, preprocessing=size.to_dict(), data_augmentation=flipped))
     predictor = Predictor(*paths, device="cpu")
-    [both] = predictor.predict_slices(predictor.read([slice_path]))
-    single = [Predictor(path, device="cpu").predict(slice_path).probabilities for path in paths]
-    assert torch.allclose(both.probabilities, torch.stack(single).mean(dim=0), atol=1e-6)
+    assert predictor.tta == [False, True, True, False]
+    files = [slice_path, *list_slices(phantom / "Test-Image")]
+    for file, both in zip(files, predictor.predict_slices(predictor.read(files)), strict=True):
+        single = [Predictor(path, device="cpu").predict(file).probabilities for path in paths]
+        assert torch.allclose(both.probabilities, torch.stack(single).mean(dim=0), atol=1e-6)
+        assert torch.allclose(predictor.predict(file).probabilities, both.probabilities, atol=1e-6)
 
 
 def test_it_finds_what_test_py_saves(checkpoints, phantom, tmp_path, call):

@@ -94,7 +94,7 @@ def test_an_added_augmentation_runs_at_every_step(phantom, config, monkeypatch, 
     if name == "supervised":
         method = Supervised(config, labeled)
     else:
-        method = SEMI_SUPERVISED[name](config, labeled, *read_pseudo_labeled(config, labeled.preprocessing))
+        method = SEMI_SUPERVISED[name](config, labeled, read_pseudo_labeled(config, labeled.preprocessing))
     fit(config, method)
     slices = 2 * 2 * len(method.batches)  # epochs, slices of a batch
     assert sum(moved) == sum(varied) == slices
