@@ -1,4 +1,4 @@
-"""Train CARes-UNet on labeled and pseudo-labeled slices, half and half, and finally on the labeled ones alone."""
+"""Train CARes-UNet on labeled and pseudo-labeled slices, half and half, and finally on the labeled ones only."""
 
 from collections.abc import Sequence
 from dataclasses import replace

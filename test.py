@@ -16,7 +16,7 @@ from utils.cli.prediction import (
 )
 from utils.config import EvaluationConfig, PredictionConfig
 from utils.evaluation.cases import Case, Model, find_cases, find_models, score, score_all
-from utils.evaluation.figures import dice_in_words, draw_case, draw_scores
+from utils.evaluation.figures import draw_case, draw_scores, format_dice
 from utils.evaluation.report import report_scans, report_scores
 from utils.evaluation.scans import burden, draw_scan, score_scan
 from utils.inference.predictor import Predictor
@@ -68,7 +68,7 @@ def predict_and_score(
         table="scores.csv",
         inputs=slices.files,
         made_by={
-            "checkpoint": checkpoints_in_words(config),
+            "checkpoint": list_checkpoints(config),
             **predictor.summary(),
             "threshold": config.threshold,
         },
@@ -83,7 +83,7 @@ def predict_and_score(
         row = score(case, soft, threshold=config.threshold, empty=config.empty)
         results.add_row(row)
         if config.save_type == "compare":
-            caption = f"Dice {dice_in_words(row)}" if case.truth else f"{row['lesion_share']:.1%} lesion"
+            caption = f"Dice {format_dice(row)}" if case.truth else f"{row['lesion_share']:.1%} lesion"
             draw_case(results.path_of(path, "compare"), case, {f"prediction, {caption}": mask})
     masks = [results.path_of(path) for path in slices.files]
     return results, [Model(results.folder.resolve().name, masks, rows=results.rows)]
@@ -92,7 +92,7 @@ def predict_and_score(
 def predict_and_score_scans(config: EvaluationConfig, prediction: PredictionConfig, scans: list[Scan]) -> None:
     """Predict every scan, save its mask in its own space and, if asked for, its map, and score it."""
     predictor = Predictor(*config.pretrained_model, **vars(prediction))
-    made_by = {"checkpoint": checkpoints_in_words(config), **predictor.summary()}
+    made_by = {"checkpoint": list_checkpoints(config), **predictor.summary()}
     made_by |= {"threshold": config.threshold, "window": config.window}
     results = ResultFolder(
         config.img_save_folder,
@@ -118,7 +118,7 @@ def predict_and_score_scans(config: EvaluationConfig, prediction: PredictionConf
     exit_if_left_out(left_out, len(scans))
 
 
-def checkpoints_in_words(config: EvaluationConfig) -> str:
+def list_checkpoints(config: EvaluationConfig) -> str:
     return ", ".join(map(str, config.pretrained_model))
 
 
@@ -139,7 +139,7 @@ def score_predictions(config: EvaluationConfig, cases: list[Case]) -> tuple[Resu
             masks = {}
             for model in models:
                 mask = lesion_mask(model.read(index, case.size()), config.threshold)
-                masks[f"{model.name}, Dice {dice_in_words(model.rows[index])}"] = mask
+                masks[f"{model.name}, Dice {format_dice(model.rows[index])}"] = mask
             draw_case(results.path_of(case.truth or case.path, "compare"), case, masks)
     return results, models
 

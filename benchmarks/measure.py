@@ -58,7 +58,7 @@ def ratio(reference: Timing, ours: Timing) -> tuple[float, float, float]:
 def peak_memory(build: Callable[..., Work], *arguments: object, device: torch.device) -> float | None:
     """Gigabytes that ``build(*arguments)`` and two runs of the work that it returns take at most.
 
-    On a GPU what torch allocates; on a CPU the growth of a new process, which Linux alone tells (elsewhere None).
+    On a GPU, what torch allocates; on a CPU, the growth of a new process, measured on Linux only (elsewhere None).
     """
     if device.type == "cuda":
         gc.collect()

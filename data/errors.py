@@ -13,7 +13,7 @@ class InputError(Exception):
 
 
 class FileError(InputError):
-    """A file that can't be used: what is wrong, a ``detail`` of this file alone, and what to do."""
+    """A file that can't be used: what is wrong, a ``detail`` that differs from file to file, and what to do."""
 
     def __init__(self, path: Path, problem: str, advice: str, detail: str = "") -> None:
         super().__init__(path, problem, advice, detail)  # all of them, for the way back from another process

@@ -67,14 +67,14 @@ def pair_by_stem(first: Path, second: Path, kinds: tuple[str, str] = ("image", "
         (files, first, partners, second, kinds[1]),
         (partners, second, files, first, kinds[0]),
     ):
-        alone = _names_without(some, others)
-        if len(alone) == len(some):
+        unmatched = _names_without(some, others)
+        if len(unmatched) == len(some):
             raise InputError(
-                f"no file of {folder}, such as {alone[0]}, has a partner in {other_folder}; "
+                f"no file of {folder}, such as {unmatched[0]}, has a partner in {other_folder}; "
                 f"give {kinds[0]} and {kinds[1]} the same name"
             )
-        if alone:
-            problems.append(f"no {kind} in {other_folder} for {', '.join(alone)} of {folder}")
+        if unmatched:
+            problems.append(f"no {kind} in {other_folder} for {', '.join(unmatched)} of {folder}")
     if problems:
         raise InputError(f"{'; '.join(problems)}; add the missing files or remove their partners")
     by_stem = {partner.stem: partner for partner in partners}

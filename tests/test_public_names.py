@@ -42,6 +42,16 @@ def test_the_python_of_the_readme(phantom, scans, tmp_path):
 
 
 def test_a_package_of_the_same_name_is_reported(tmp_path):
+    (tmp_path / "data").mkdir()  # a folder of slices
+    assert python(tmp_path, "import cares_unet").stderr == ""
     (tmp_path / "utils.py").write_text("")
-    assert python(tmp_path, "import cares_unet").returncode == 0
+    done = python(tmp_path, "import cares_unet; from cares_unet import *; print(Predictor.__name__)")
+    assert done.stdout == "Predictor\n" and f"hides {tmp_path / 'utils.py'}" in done.stderr
     assert "another package utils is already imported" in python(tmp_path, "import utils, cares_unet").stderr
+
+
+def test_an_installation_without_packages_is_reported(tmp_path):
+    """As after ``pip install .``."""
+    shutil.copy(ROOT / "cares_unet.py", tmp_path)
+    code = "import sys; sys.path.remove(sys.path[1]); import cares_unet"
+    assert "run pip install -e ." in python(tmp_path, code).stderr

@@ -2,7 +2,7 @@
 
 A checkpoint is a dict of tensors and plain types: ``format``, ``model`` (what ``build_model`` takes),
 ``preprocessing``, ``weights`` (to predict with), ``epoch``, ``best_score`` (validation Dice, or -1),
-``run`` (the script and its options) and, in ``last.pth`` alone, ``training`` (all that ``--resume`` needs).
+``run`` (the script and its options) and, only in ``last.pth``, ``training`` (all that ``--resume`` needs).
 Nothing here unpickles code.
 """
 
@@ -80,7 +80,7 @@ def read_checkpoint(path: Path) -> dict:
 
 
 def load_model(path: Path | str, *, image_size: int | None = None) -> tuple[nn.Module, Preprocessing]:
-    """The network of a checkpoint, rebuilt from the file alone, and its preprocessing.
+    """The network of a checkpoint, rebuilt from the file only, and its preprocessing.
 
     The network is in eval mode. Its ``knows_turns`` says whether it was trained on flipped and rotated slices.
 

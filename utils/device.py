@@ -15,9 +15,9 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        if name.partition(":")[0] not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("neither cpu, cuda, cuda:N nor mps")
         device = torch.device(name)
-        if device.type not in ("cpu", "cuda", "mps"):
-            raise RuntimeError("neither cpu, cuda nor mps")
         if device.type == "mps" and not torch.backends.mps.is_available():
             raise RuntimeError("PyTorch finds no Apple GPU that it can use")
         torch.empty(0, device=device)

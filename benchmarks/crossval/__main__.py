@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from benchmarks.crossval.folds import alike, split_in_folds
 from benchmarks.crossval.report import report
-from benchmarks.crossval.run import end_workers, run_folds
+from benchmarks.crossval.run import end_workers, evaluation_settings, run_folds, words
 from benchmarks.crossval.setting import Setting, stop_if_untrained
 from data.folders import pair_by_stem
 from utils.cli.parser import Parser, number, run, settings
@@ -23,8 +23,7 @@ from utils.config import DEFAULT_FOLDERS
 # Set here for each fold. Set by the user, held-out slices might be trained on, or others be scored.
 SET_FOR_TRAINER = {"data_root", "train_img_path", "train_msk_path", "val_img_path", "val_msk_path"}
 SET_FOR_TRAINER |= {"semi_img_path", "semi_msk_path", "seed", "save_folder", "resume"}
-SET_FOR_GENERATOR = {"model_path", "data_root", "Image_dir", "Mask-dir"}
-SET_FOR_TEST = {"pretrained_model", "predictions", "data_root", "test_img_path", "test_msk_path", "img_save_folder"}
+SET_FOR_GENERATOR = {"model_path", "data_root", "Image_dir", "Mask-dir", "Mask_dir"}
 
 
 def main() -> None:
@@ -103,20 +102,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def check(parser: Parser, args: argparse.Namespace) -> None:
-    """Refuse conflicting options, and flags after ``--`` that are set for each fold."""
+    """Refuse conflicting options, and flags for the scripts that are set for each fold."""
     if args.trained_by and args.flags:
         parser.error(f"--trained_by {args.trained_by}: trains nothing; leave {' '.join(args.flags)} out")
     if args.trained_by and args.teacher:
         parser.error(f"--trained_by {args.trained_by}: trains nothing; leave --teacher {args.teacher} out")
     if (args.label_flags or args.new_network) and not args.teacher:
         parser.error("--label_flags and --new_network: need --teacher, which makes pseudo masks")
-    for place, given, set_here in (
-        ("after --", args.flags, SET_FOR_TRAINER),
-        ("of --label_flags", args.label_flags.split(), SET_FOR_GENERATOR),
-        ("of --test_flags", args.test_flags.split(), SET_FOR_TEST),
-    ):
-        if clash := [flag for flag in given if flag.partition("=")[0].removeprefix("--") in set_here]:
-            parser.error(f"{clash[0]}: is set for each fold; leave it out {place} (data and --seeds go before --)")
+    check_flags(parser, args)
     if (args.out / args.name).resolve().parent != args.out.resolve():
         parser.error(f"{args.name}: is not a plain folder name; give one")
     if args.name in (args.teacher, args.trained_by):
@@ -125,6 +118,20 @@ def check(parser: Parser, args: argparse.Namespace) -> None:
         parser.error(f"--only {wrong[0]}: there are {args.folds} folds, counted from 0")
     if args.against and not (args.out / args.against / "result.json").exists():
         parser.error(f"--against {args.against}: {args.out / args.against} has no result.json; run that setting first")
+
+
+def check_flags(parser: Parser, args: argparse.Namespace) -> None:
+    try:
+        label_flags = words([], args.label_flags)
+        evaluation_settings(args.test_flags)
+    except ValueError as error:
+        parser.error(f"--label_flags or --test_flags: {error}")
+    for place, given, set_here in (
+        ("after --", args.flags, SET_FOR_TRAINER),
+        ("of --label_flags", label_flags, SET_FOR_GENERATOR),
+    ):
+        if clash := [flag for flag in given if flag.partition("=")[0].removeprefix("--") in set_here]:
+            parser.error(f"{clash[0]}: is set for each fold; leave it out {place} (data and --seeds go before --)")
 
 
 if __name__ == "__main__":

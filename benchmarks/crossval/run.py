@@ -3,6 +3,7 @@
 import csv
 import multiprocessing
 import os
+import shlex
 import shutil
 import sys
 import threading
@@ -22,8 +23,9 @@ import supervised_train
 from benchmarks.crossval.setting import TABLE, Setting, is_finished
 from data.errors import InputError
 from utils.cli.machine import add_device_options
-from utils.cli.parser import Parser
-from utils.cli.prediction import add_evaluation_options, add_prediction_options, parse_evaluation_options
+from utils.cli.parser import Parser, settings
+from utils.cli.prediction import add_prediction_options, add_score_options
+from utils.config import EvaluationConfig, PredictionConfig
 from utils.evaluation.cases import Case
 from utils.evaluation.metrics import EMPTY_RULES, ratios
 from utils.inference.predictor import Predictor
@@ -54,7 +56,7 @@ def begin_worker() -> None:
 
 
 def end_workers() -> None:
-    """Terminate the workers: one that continued alone would write to the folder of the next call."""
+    """Terminate the workers: one that continued without us would write to the folder of the next call."""
     for worker in multiprocessing.active_children():
         worker.terminate()
 
@@ -110,12 +112,8 @@ def train(setting: Setting, seed: int, fold: int) -> None:
 def evaluate(setting: Setting, seed: int, fold: int) -> None:
     """Predict the fold that was held out, and write the scores of its slices."""
     folder = setting.folder(seed, fold)
-    parser = Parser(prog="test.py", description="")
-    add_evaluation_options(parser)
-    add_prediction_options(parser)
-    add_device_options(parser)
     model = setting.folder(seed, fold, setting.trained_by) / "run" / "best.pth"
-    config, prediction = parse_evaluation_options(parser, words(["--pretrained_model", model], setting.test_flags))
+    config, prediction = evaluation_settings(setting.test_flags)
     predictor = Predictor(model, **vars(prediction))
     cases = [Case(image, mask) for image, mask in setting.parts[fold]]
     slices = predictor.read([case.path for case in cases], cache_gb=config.cache_gb)
@@ -127,6 +125,18 @@ def evaluate(setting: Setting, seed: int, fold: int) -> None:
     os.replace(unfinished, folder / TABLE)
 
 
+def evaluation_settings(flags: str) -> tuple[EvaluationConfig, PredictionConfig]:
+    """The settings that flags of test.py give; those for its input and its results do not apply."""
+    parser = Parser("How the slices of a fold are predicted and scored.", prog="test.py")
+    add_score_options(parser)
+    add_prediction_options(parser)
+    add_device_options(parser)
+    args, unknown = parser.parse_known_args(shlex.split(flags))
+    if unknown:
+        raise InputError(f"--test_flags: {' '.join(unknown)} does not apply here; leave it out")
+    return settings(args, EvaluationConfig), settings(args, PredictionConfig)
+
+
 def words(flags: Sequence[object], more: str = "") -> list[str]:
     """A command line, with flags in one string at its end."""
-    return [*map(str, flags), *more.split()]
+    return [*map(str, flags), *shlex.split(more)]

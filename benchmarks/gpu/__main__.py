@@ -67,7 +67,7 @@ def main() -> None:
 
     print(f"\nfinished    in {time.monotonic() - started:.0f} s; read {args.save_folder / 'report.md'}")
     if failed:
-        sys.exit(f"not all was done: {', '.join(failed)}; {args.save_folder / 'log.txt'} tells why")
+        sys.exit(f"failed: {', '.join(failed)}; see {args.save_folder / 'log.txt'}")
 
 
 def parse_options() -> argparse.Namespace:

@@ -77,7 +77,7 @@ def many_on_a_gpu(slices: int, setting: Setting) -> int:
 
 
 def _measure_against_memory(report: Report, setting: Setting) -> None:
-    """The reassembly alone against the time to read its inputs and write its results once."""
+    """Only the reassembly, against the time to read its inputs and write its results once."""
     kind, slices = element_type(setting), many_on_a_gpu(setting.batchsize, setting)
     many = torch.zeros(2**28 if setting.device.type == "cuda" else 2**24, device=setting.device)
     copied = torch.empty_like(many)

@@ -78,7 +78,7 @@ def _add_scan_options(parser: Parser) -> None:
     parser.add_argument("--keep", choices=["all", "lung", "lesion"], default="lung", help="slices to keep")
     parser.add_argument("--every", type=number(int, 1), default=1, metavar="N", help="keep one slice in N")
     parser.add_argument(
-        "--crop", choices=["none", "body", "lungs"], default="none", help="crop to what any slice shows"
+        "--crop", choices=["none", "body", "lungs"], default="none", help="crop a scan to its body, or to its lungs"
     )
     parser.add_argument("--size", type=number(int, 16), help="side of the square to resize to; default: as scanned")
     parser.add_argument("--workers", type=number(int, 1), default=os.cpu_count(), help="scans at a time")

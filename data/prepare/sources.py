@@ -65,12 +65,12 @@ def find_volumes(images: str, masks: str | None) -> list[SourceScan]:
         return [SourceScan(case_of(scan), scan, None, case_of(scan)) for scan in scans]
     found = _glob(masks, "--masks")
     mask_of = {bare_case(mask): mask for mask in found}
-    alone = [scan.name for scan in scans if bare_case(scan) not in mask_of]
-    alone += [mask.name for mask in found if bare_case(mask) not in {bare_case(scan) for scan in scans}]
-    if alone or len(found) != len(mask_of):
+    unmatched = [scan.name for scan in scans if bare_case(scan) not in mask_of]
+    unmatched += [mask.name for mask in found if bare_case(mask) not in {bare_case(scan) for scan in scans}]
+    if unmatched or len(found) != len(mask_of):
         raise InputError(
             f"--masks {masks}: not one for each of --images {images} "
-            f"({', '.join(alone) or 'two of the same name'}); name both alike, except for _ct and _seg"
+            f"({', '.join(unmatched) or 'two of the same name'}); name both alike, except for _ct and _seg"
         )
     return [SourceScan(case_of(scan), scan, mask_of[bare_case(scan)], case_of(scan)) for scan in scans]
 

@@ -59,7 +59,7 @@ def empty_results(x: Tensor, logits: Tensor, scale: int) -> tuple[Tensor, Tensor
     n, channels, height, width = x.shape
     last = torch.channels_last
     out = torch.empty(n, channels, scale * height, scale * width, dtype=x.dtype, device=x.device, memory_format=last)
-    rows = height if x.device.type == "cuda" else 0  # the log-sum-exp is for Triton alone
+    rows = height if x.device.type == "cuda" else 0  # only Triton uses the log-sum-exp
     return out, torch.empty(n, scale**2, rows, width, dtype=_accurate(x), device=x.device, memory_format=last)
 
 

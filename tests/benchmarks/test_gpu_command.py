@@ -38,15 +38,15 @@ def test_a_failed_step_is_reported_and_the_next_one_run(call, tmp_path, bare):
     """Without the step that labels, there are no pseudo masks to train on."""
     code, printed, result = rehearse(call, tmp_path, "--steps", "supervised", "semi_supervised", "masks")
     out = tmp_path / "out"
-    assert code == f"not all was done: semi_supervised; {out / 'log.txt'} tells why"
+    assert code == f"failed: semi_supervised; see {out / 'log.txt'}"
     steps = result["steps"]
     assert [(name, row["state"]) for name, row in steps.items()] == [
         ("supervised", "done"),
         ("semi_supervised", "failed"),
         ("masks", "done"),
     ]
-    for told in (printed, (out / "report.md").read_text(), (out / "log.txt").read_text()):
-        assert f"error: {tmp_path / 'scratch' / 'Pos-Mask'}" in told
+    for report in (printed, (out / "report.md").read_text(), (out / "log.txt").read_text()):
+        assert f"error: {tmp_path / 'scratch' / 'Pos-Mask'}" in report
     assert steps["supervised"]["found"]["epochs"] == 2 and steps["masks"]["found"] == {"masks of CARes-UNet": 2}
     assert len(list(csv.DictReader((out / "supervised.csv").open()))) == 2
     with zipfile.ZipFile(out / "masks.zip") as masks:
@@ -116,7 +116,7 @@ def test_files_of_the_user_are_not_touched(call, tmp_path, place):
 
 
 @pytest.mark.parametrize(
-    ("gpu", "options", "told"),
+    ("gpu", "options", "named"),
     [
         (False, [], "no CUDA GPU found; --rehearse"),
         (True, [], "--data_root is missing"),
@@ -125,7 +125,7 @@ def test_files_of_the_user_are_not_touched(call, tmp_path, place):
         (False, ["--rehearse", "--scratch", "runs/gpu_rehearsal"], "are the same folder"),
     ],
 )
-def test_a_wrong_call_ends_in_one_line(call, monkeypatch, gpu, options, told):
+def test_a_wrong_call_ends_in_one_line(call, monkeypatch, gpu, options, named):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     code, _, error = call(SCRIPT, *options)
-    assert code == 2 and told in error and error.count("\n") == 1
+    assert code == 2 and named in error and error.count("\n") == 1

@@ -137,7 +137,7 @@ def test_without_triton_the_cpu_code_runs_with_a_warning(monkeypatch):
 
 def test_the_backward_kernel_is_not_used_after_the_plain_forward_pass(monkeypatch):
     """It needs the log-sum-exp over the taps, which that pass does not make."""
-    pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA alone")
+    pytest.importorskip("triton", reason="Triton comes only with PyTorch for CUDA")
     monkeypatch.setattr(operator, "_triton_works", {"reassemble": False})
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     x, logits, grad = torch.rand(1, 4, 6, 5), torch.rand(1, 100, 6, 5), torch.rand(1, 4, 12, 10)
@@ -151,7 +151,7 @@ def test_the_backward_kernel_is_not_used_after_the_plain_forward_pass(monkeypatc
 
 
 def test_an_error_of_a_kernel_that_has_worked_is_raised(monkeypatch):
-    pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA alone")
+    pytest.importorskip("triton", reason="Triton comes only with PyTorch for CUDA")
     monkeypatch.setattr(operator, "_triton_works", {})
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     x, logits = torch.rand(1, 4, 6, 5), torch.rand(1, 100, 6, 5)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA alone")
+pytest.importorskip("triton", reason="Triton comes only with PyTorch for CUDA")
 
 from models.carafe import plain
 from models.carafe.triton import reassemble, reassemble_backward

@@ -250,7 +250,7 @@ def test_unwritable_output_folder(call, data, trained, tmp_path, script):
 
 
 def test_a_finished_run_is_not_overwritten(call, data, trained):
-    (data / "Train-Image/phantom_0003.png").write_text("not an image")  # told later, after minutes of reading
+    (data / "Train-Image/phantom_0003.png").write_text("not an image")  # found later, after minutes of reading
     arguments = ["--data_root", data, *TINY, "--save_folder", trained]
     refused(call, "supervised_train", *arguments, names=["--resume", trained / "last.pth"], kept=trained)
 

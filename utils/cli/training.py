@@ -52,13 +52,13 @@ def add_training_options(parser: Parser) -> None:
     helps = {
         "recipe": "paper: as published; cpu: small. Network, size, gray levels and orientation of a "
         "--pretrained_model are kept",
-        "model": "network",
+        "model": "network; --base_channels, --block and --upsample apply to cares_unet",
         "base_channels": "width of the first level",
         "block": "plain: without the paper's shortcuts",
         "upsample": "bilinear: without the paper's CARAFE",
         "epoch": "number of passes over the labeled slices",
         "batchsize": "slices per step",
-        "optimizer_type": "optimizer",
+        "optimizer_type": "ranger: the paper's; sgd: with Nesterov momentum 0.9",
         "lr": "learning rate; default: 5e-3 up to width 16, inversely proportional to the width above it",
         "weight_decay": "decoupled, if the optimizer supports it",
         "lr_schedule": "flat_cosine: constant for 72 %% of the run, then a cosine to 0; step: as the --decay flags "

@@ -128,7 +128,7 @@ def find_models(folders: Sequence[Path], cases: Sequence[Case], *, resize: bool)
         model = Model(name, [map_of[truth] for truth in truths], lesion)
         models.append(model)
         kind = "soft maps" if lesion is None else f"masks of 0 and {lesion}"
-        note = f", {sum(resized)} resized to the truth's size" if any(resized) else ""
+        note = f", {sum(resized)} resized to the size of the true mask" if any(resized) else ""
         print(f"{'predictions':<11} {len(cases)} {kind} from {folder}{note}")
     return models
 

@@ -19,7 +19,7 @@ ROWS_A_PAGE = 8
 EXTREME_CASES = 4  # of the worst and of the best
 
 
-def dice_in_words(row: dict) -> str:
+def format_dice(row: dict) -> str:
     """The Dice of a row for a caption."""
     return "left out" if math.isnan(row["dice"]) else f"{row['dice']:.3f}"
 
@@ -73,7 +73,7 @@ def _error_row(case: Case, note: str, models: Sequence[Model], index: int, thres
         row = [Panel(np.zeros(truth.shape), truth, name)]
     for model in models:
         mask = lesion_mask(model.read(index, case.size()), threshold)
-        row.append(error_panel(mask, truth, f"Dice {dice_in_words(model.rows[index])}"))
+        row.append(error_panel(mask, truth, f"Dice {format_dice(model.rows[index])}"))
     return row
 
 

@@ -37,7 +37,7 @@ def evaluate(soft: np.ndarray, truth: np.ndarray, *, threshold: float = 0.5, emp
     """All SCORES of one slice by the fixed protocol, then, each name with ``tm_`` before it, by threshold mean.
 
     soft: a map of lesion probability, uint8 ``(H, W)``, 255 for certainty. truth: bool ``(H, W)``. Pixels above
-    ``threshold``, in [0, 1), are lesion. Distances are in pixels and of the fixed protocol alone. A score that
+    ``threshold``, in [0, 1), are lesion. Distances are in pixels and of the fixed protocol only. A score that
     ``empty`` = skip leaves out is NaN.
     """
     mask = lesion_mask(soft, threshold)

@@ -26,7 +26,7 @@ def report_scores(
     }
     print(f"{'results':<11} {len(rows)} slices; {results.table}")
     for model in models:
-        shares = ", ".join(f"{_in_words(name)} {_percent(found)}" for name, found in burden[model.name].items())
+        shares = ", ".join(f"{_label_of(name)} {_percent(found)}" for name, found in burden[model.name].items())
         print(f"{'burden':<11} {model.name}: {shares}; mean (std)")
     if "dice" not in rows[0]:
         print(f"{'scores':<11} none: no truth was given")
@@ -40,7 +40,7 @@ def report_scores(
         f"fixed {threshold:g}": (
             "",
             f"pixels above {threshold:g} are lesion; 0/0 {EMPTY_RULE_IN_WORDS[empty]} (--empty {empty}), "
-            f"which touches scores of {touched} of {len(rows)} images",
+            f"which applies to scores of {touched} of {len(rows)} images",
         ),
         "threshold mean": (
             THRESHOLD_MEAN,
@@ -93,7 +93,7 @@ def _print_tables(summary: dict) -> None:
         for protocol, rule in rules.items():
             print(f"\n{protocol}: {rule}")
             print(text_table({name: found[protocol] for name, found in models.items()}))
-    print("mean (std) [95 % bootstrap interval of the mean] over images, each at its truth's size")
+    print("mean (std) [95 % bootstrap interval of the mean] over images, each at the size of its true mask")
 
 
 def _compare(models: Sequence[Model]) -> list[dict]:
@@ -110,7 +110,7 @@ def _compare(models: Sequence[Model]) -> list[dict]:
     return comparisons
 
 
-def _in_words(name: str) -> str:
+def _label_of(name: str) -> str:
     words = {"lesion_share": "lesion share of the slice", "share_of_lung": "lesion share of the lungs"}
     true = "true " if name.startswith("true_") else ""
     return true + words[name.removeprefix("true_")]
