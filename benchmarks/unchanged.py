@@ -120,7 +120,8 @@ def content(path: Path) -> object:
     """The content of a file, without times and paths."""
     if path.suffix == ".pth":
         checkpoint = torch.load(path, weights_only=True)
-        checkpoint.get("run", {}).pop("options", None)  # a record only; resuming is compared
+        for record in ("options", "training"):  # what resuming needs; that it succeeds is compared
+            checkpoint.get("run", {}).pop(record, None)
         return checkpoint
     if path.suffix == ".png":
         return np.asarray(Image.open(path))
