@@ -51,7 +51,8 @@ def test_mask_of_the_released_network(golden, released):
     # their neighbourhood the last bit decides. Logits as large come from the random weights here, not from training.
     sigmoid = logits[0].sigmoid()
     wrong = (sigmoid.argmax(dim=0).numpy() == 1) != answers["mask_256"]
-    nearly_tied = (sigmoid.amin(dim=0) > 1 - 1e-6).numpy()
+    tied_logits = logits[0].diff(dim=0)[0].abs() < 1e-4 * logits.std()  # as far apart as float32 on two machines
+    nearly_tied = ((sigmoid.amin(dim=0) > 1 - 1e-6) | tied_logits).numpy()
     assert wrong.sum() <= 3 and not wrong[~nearly_tied].any()
     assert np.array_equal((logits[0].argmax(dim=0).numpy() == 1)[~nearly_tied], answers["mask_256"][~nearly_tied])
 
