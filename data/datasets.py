@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from data.io.images import read_all, read_image, read_pair
 from data.labels import IGNORE
+from data.preprocess.framing import WHOLE, Frame, are_cropped, frame_scan, is_cropped
 from data.preprocess.orientation import thumbnail
 from data.preprocess.preprocessing import Placement, Preprocessing
 from data.preprocess.window import Window
@@ -22,35 +23,35 @@ from data.preprocess.window import Window
 class _DecodedSlices(Dataset):
     """Slices at one size, read once at the start and kept decoded if they fit in ``cache_gb`` gigabytes.
 
-    ``placements`` records the rotation and the size of each. A subclass decodes one of ``files``: uint8
-    ``(planes, size, size)``, the image first, before rotation, and its own height and width.
+    ``placements`` records rotation, size and frame of each. A subclass decodes one of ``files``: uint8
+    ``(planes, size, size)``, the image first, before rotation, its own height and width, and its frame.
     """
 
     planes: int
 
     def __init__(self, files: Sequence, preprocessing: Preprocessing, *, cache_gb: float = 4.0) -> None:
-        self.files, self.preprocessing, self.cache_gb = list(files), preprocessing, cache_gb
+        self.files, self.cache_gb = list(files), cache_gb
+        self.decoder = preprocessing  # of which reorient changes nothing
         self.kept = len(self.files) * self.planes * preprocessing.image_size**2 <= cache_gb * 1e9
 
         def look(file: Any) -> tuple:
-            decoded, size = self._decode(file)
+            decoded, *place = self._decode(file)
             counts = torch.stack([plane.flatten().bincount(minlength=256) for plane in decoded])
-            return decoded if self.kept else None, counts.int(), thumbnail(decoded[0].numpy()), size
+            image = decoded[0].numpy()
+            return decoded if self.kept else None, counts.int(), thumbnail(image), is_cropped(image), place
 
-        decoded, histograms, self.thumbnails, self._sizes = zip(*read_all(look, self.files), strict=True)
+        decoded, histograms, self.thumbnails, self.cropped, self._places = zip(*read_all(look, self.files), strict=True)
         self._cache = decoded if self.kept else None
         self.histograms = torch.stack(histograms)  # int32 (files, planes, 256): pixels of each value
         self.reorient(preprocessing)
 
     def reorient(self, preprocessing: Preprocessing) -> None:
-        """Rotate the slices as ``preprocessing`` does; it may differ from the earlier one only in its typical slice."""
+        """Rotate the slices as ``preprocessing`` does; they keep size, gray levels and frame."""
         self.preprocessing = preprocessing
         turns = map(preprocessing.turns_of, self.thumbnails)
-        self.placements = [
-            Placement(*placement) for placement in zip(turns, *zip(*self._sizes, strict=True), strict=True)
-        ]
+        self.placements = [Placement(turn, *place) for turn, place in zip(turns, self._places, strict=True)]
 
-    def _decode(self, file: Any) -> tuple[Tensor, tuple[int, int]]:
+    def _decode(self, file: Any) -> tuple[Tensor, int, int, Frame]:
         raise NotImplementedError
 
     def _decoded(self, index: int) -> Tensor:
@@ -98,11 +99,11 @@ class LesionSlices(_DecodedSlices):
         other._mask = 2
         return other
 
-    def _decode(self, file: Sequence[Path]) -> tuple[Tensor, tuple[int, int]]:
+    def _decode(self, file: Sequence[Path]) -> tuple[Tensor, int, int, Frame]:
         image, *masks = read_pair(file, pseudo=self.pseudo)
-        nearest = Image.Resampling.NEAREST
-        planes = [self.preprocessing.resample(image), *(self.preprocessing.resize(mask, nearest) for mask in masks)]
-        return torch.stack(planes), (image.height, image.width)
+        frame, nearest = self.decoder.frame(image), Image.Resampling.NEAREST
+        planes = [self.decoder.resize(mask, nearest, frame.box) for mask in masks]
+        return torch.stack([self.decoder.resample(image, frame.box), *planes]), image.height, image.width, frame
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         planes = self._decoded(index)
@@ -126,9 +127,10 @@ class UnlabeledSlices(_DecodedSlices):
 
     planes = 1
 
-    def _decode(self, file: Path) -> tuple[Tensor, tuple[int, int]]:
+    def _decode(self, file: Path) -> tuple[Tensor, int, int, Frame]:
         image = read_image(file)
-        return self.preprocessing.resample(image)[None], (image.height, image.width)
+        frame = self.decoder.frame(image)
+        return self.decoder.resample(image, frame.box)[None], image.height, image.width, frame
 
     def __getitem__(self, index: int) -> Tensor:
         return self._decoded(index).float() / 255
@@ -143,30 +145,38 @@ class UnlabeledSlices(_DecodedSlices):
 
 
 class ScanSlices(Dataset):
-    """The axial slices of a scan at one size: an item is an image, float32 ``(1, size, size)`` in [0, 1].
+    """The axial slices of a scan that may show lung, at one size: an item is float32 ``(1, size, size)`` in [0, 1].
 
-    hu: Hounsfield units ``(S, H, W)``. window: maps them to gray levels. ``placements``: as in the other data sets.
+    hu: Hounsfield units ``(S, H, W)``, upright: row 0 in front, the spine at the bottom. window: maps them to gray
+    levels. ``placements``: as in the other data sets. ``shown``: the slices of the scan that are items, bool ``(S,)``;
+    all of them unless slices are cropped to the lungs. ``note``: what may be wrong with the scan.
     """
 
-    def __init__(self, hu: np.ndarray, preprocessing: Preprocessing, *, window: Window) -> None:
+    def __init__(
+        self, hu: np.ndarray, preprocessing: Preprocessing, *, window: Window, shown: np.ndarray | None = None
+    ) -> None:
         self.hu, self.preprocessing, self.window = hu, preprocessing, window
-        turns = 0
-        if preprocessing.typical_slice:
-            # All slices have one orientation; those of the middle third show both lungs best.
-            middle = range(len(hu) // 3, len(hu) - len(hu) // 3, max(1, len(hu) // 24))
-            mean = np.mean([self._decode(index).numpy() for index in middle], axis=0)
-            turns = preprocessing.turns_of(thumbnail(mean.astype(np.uint8)))
-        self.placements = [Placement(turns, *hu.shape[1:])] * len(hu)
+        frames, with_lung = [WHOLE] * len(hu), np.ones(len(hu), bool)
+        middle = range(len(hu) // 3, len(hu) - len(hu) // 3, max(1, len(hu) // 24))
+        if preprocessing.align_frame and not are_cropped([is_cropped(window.to_gray(hu[index])) for index in middle]):
+            frames, with_lung = frame_scan(hu)
+        self.shown = with_lung if shown is None else shown
+        self.indices: list[int] = np.flatnonzero(self.shown).tolist()
+        turns, (height, width) = preprocessing.upright_turns, hu.shape[1:]
+        self.placements = [Placement(turns, height, width, frames[index]) for index in self.indices]
+        self.note = "" if self.indices else frames[0].note
 
     def __len__(self) -> int:
-        return len(self.hu)
+        return len(self.indices)
 
-    def _decode(self, index: int) -> Tensor:
-        return self.preprocessing.resample(Image.fromarray(self.window.to_gray(self.hu[index])))
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self._decode(index).rot90(self.placements[index].turns)[None].float() / 255
+    def __getitem__(self, item: int) -> Tensor:
+        gray = Image.fromarray(self.window.to_gray(self.hu[self.indices[item]]))
+        placement = self.placements[item]
+        pixels = self.preprocessing.resample(gray, placement.frame.box)
+        return pixels.rot90(placement.turns)[None].float() / 255
 
     def prepared_by(self, preprocessing: Preprocessing) -> "ScanSlices":
         """The same slices for another network."""
-        return self if preprocessing == self.preprocessing else ScanSlices(self.hu, preprocessing, window=self.window)
+        if preprocessing == self.preprocessing:
+            return self
+        return ScanSlices(self.hu, preprocessing, window=self.window, shown=self.shown)

@@ -79,16 +79,16 @@ def read_checkpoint(path: Path) -> dict:
     }
 
 
-def load_model(path: Path | str, *, image_size: int | None = None) -> tuple[nn.Module, Preprocessing]:
+def load_model(path: Path | str) -> tuple[nn.Module, Preprocessing]:
     """The network of a checkpoint, rebuilt from the file only, and its preprocessing.
 
     The network is in eval mode. Its ``knows_turns`` says whether it was trained on flipped and rotated slices.
 
-    Accepts the same files as ``read_checkpoint``. ``image_size``: overrides the side to which slices are resized.
-    Raises InputError as ``read_checkpoint`` does, and if weights are missing or of another shape.
+    Accepts the same files as ``read_checkpoint``. Raises InputError as it does, and if weights are missing or of
+    another shape.
     """
     content = read_checkpoint(Path(path))
-    preprocessing = Preprocessing(**content["preprocessing"] | ({"image_size": image_size} if image_size else {}))
+    preprocessing = Preprocessing(**content["preprocessing"])
     model = rebuild(content, path).eval()
     model.knows_turns = content.get("run", {}).get("options", {}).get("data_augmentation", False)
     return model, preprocessing

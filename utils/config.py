@@ -48,6 +48,7 @@ class TrainingConfig:
     # Preprocessing and augmentation.
     image_size: int = number(256, 16, 4096)
     align_grays: bool = True
+    align_frame: bool = True
     align_turns: bool = True
     data_augmentation: bool = True
 
@@ -185,10 +186,13 @@ class TrainingConfig:
 class PredictionConfig:
     """The settings of a prediction, named as the flags of test.py and fake_labels_generator.py.
 
-    None: as the checkpoint says (image_size, tta), or as suits the device (batchsize).
+    None: as the checkpoint says, or as suits the device (batchsize).
     """
 
     image_size: int | None = number(None, 16, 4096)
+    align_grays: bool | None = None
+    align_frame: bool | None = None
+    align_turns: bool | None = None
     batchsize: int | None = number(None, 1)
     tta: bool | None = None
     device: str = "auto"
@@ -251,6 +255,7 @@ RECIPES = {
         favor_lesions=False,
         labeled_finish=0.0,
         align_grays=False,
+        align_frame=False,
         align_turns=False,
         data_augmentation=False,
         lesion_margin=0.0,

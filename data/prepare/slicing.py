@@ -9,6 +9,7 @@ from PIL import Image
 from data.errors import FileError
 from data.folders import FOLDERS
 from data.io.volumes import read_labels, read_scan
+from data.preprocess.lungs import box, find_body, find_lungs
 from data.preprocess.window import Window
 
 LEAST_LUNG_SHARE = 0.02  # of a slice, to be kept by --keep lung
@@ -33,8 +34,6 @@ def write_case(
     Returns the rows of the manifest, and a note. Raises FileError if the scan or its mask can't be used, or a slice
     can't be saved; then it removes the others.
     """
-    from data.prepare.lungs import box, find_body, find_lungs  # here, as SciPy takes a quarter of a second
-
     volume = read_scan(scan)
     lesions = read_labels(mask, volume, scan) if mask else None
     everywhere = np.ones(volume.slices.shape, bool)

@@ -35,6 +35,16 @@ def mirror_axis(typical: ArrayLike) -> int:
     return -1 if mean[along, middle].mean() > mean[middle, along].mean() else -2
 
 
+def upright_turns(typical: ArrayLike) -> int:
+    """The quarter turns of ``rot90`` that bring an upright slice, spine at the bottom, to this orientation."""
+    mean, axis = np.array(typical), mirror_axis(typical)
+    middle = slice(SIDE // 2 - 2, SIDE // 2 + 2)
+    profile = mean[middle].mean(axis=0) if axis == -2 else mean[:, middle].mean(axis=1)
+    # Between the lungs, the spine is brighter than the front, where the lungs meet.
+    spine_last = profile[-SIDE // 3 :].mean() > profile[: SIDE // 3].mean()
+    return {(-1, True): 0, (-2, True): 1, (-1, False): 2, (-2, False): 3}[axis, bool(spine_last)]
+
+
 def turns_towards(typical: ArrayLike, small: np.ndarray) -> int:
     """The quarter turns of ``rot90`` that bring a slice, given its thumbnail, to the orientation of the typical one."""
     mean = np.array(typical)

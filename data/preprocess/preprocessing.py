@@ -1,6 +1,6 @@
 """Preprocessing of slices for a network, and its inverse for the maps that the network returns."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
@@ -10,64 +10,110 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from data.preprocess.framing import WHOLE, Box, Frame, are_cropped, frame_slice, is_cropped
 from data.preprocess.grays import align_grays
-from data.preprocess.orientation import mirror_axis, thumbnail, turns_towards, typical_slice
+from data.preprocess.orientation import mirror_axis, thumbnail, turns_towards, typical_slice, upright_turns
 
 
 class Placement(NamedTuple):
-    """Undoes the preprocessing of a slice: the quarter turns (of ``rot90``) that rotated it, and its own size."""
+    """Undoes the preprocessing of a slice: the quarter turns (of ``rot90``) that rotated it, its own size and frame."""
 
     turns: int
     height: int
     width: int
+    frame: Frame = WHOLE
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """Gray levels, size and orientation of slices, learned from training slices and kept in the checkpoint.
+    """Gray levels, framing, size and orientation of slices, learned from training slices and kept in the checkpoint.
 
     image_size: the side to which slices are resized. align_grays: bring the gray levels of different sources together
-    (grays.py). typical_slice: slices are rotated to its orientation (orientation.py); None: they are not rotated.
+    (grays.py). align_frame: crop slices to the lungs (framing.py), as the training slices are. typical_slice: slices
+    are rotated to its orientation (orientation.py); None: it is unknown. align_turns: rotate them, if it is known.
     The defaults apply to checkpoints without these entries.
     """
 
     image_size: int = 256
     align_grays: bool = False
+    align_frame: bool = False
+    align_turns: bool = True
     typical_slice: list[list[float]] | None = None
 
-    def fit(self, images: Iterable[Image.Image]) -> "Preprocessing":
-        """The same preprocessing, which also rotates slices to the orientation of most of these 8-bit gray images."""
-        return self.fit_thumbnails(thumbnail(self.resample(image).numpy()) for image in images)
+    def fit(self, images: Iterable[Image.Image], *, turns: bool = True, frame: bool = True) -> "Preprocessing":
+        """The same preprocessing, which also rotates slices to the orientation of most of these 8-bit gray images, and
+        crops them to the lungs if these are. Leaves out one or the other if told so."""
+        resampled = [self.resample(image).numpy() for image in images]
+        cropped = [is_cropped(image) for image in resampled] if frame else []
+        return self.learn([thumbnail(image) for image in resampled] if turns else [], cropped)
 
-    def fit_thumbnails(self, thumbnails: Iterable[np.ndarray]) -> "Preprocessing":
-        """``fit`` by the thumbnails (orientation.py) of resampled slices."""
-        return replace(self, typical_slice=typical_slice(thumbnails))
+    def learn(self, thumbnails: Sequence[np.ndarray], cropped: Sequence[bool]) -> "Preprocessing":
+        """``fit`` by the thumbnails (orientation.py) of resampled slices, and by whether each is cropped to the lungs
+        (framing.py); an empty sequence leaves the one or the other out."""
+        return replace(
+            self,
+            typical_slice=typical_slice(thumbnails) if len(thumbnails) else None,
+            align_frame=len(cropped) > 0 and are_cropped(cropped),
+        )
 
     def apply(self, image: Image.Image) -> tuple[Tensor, Placement]:
         """Prepare an 8-bit gray image: float32 ``(1, size, size)`` in [0, 1], and the placement for ``undo``."""
-        pixels = self.resample(image)
+        frame = self.frame(image)
+        pixels = self.resample(image, frame.box)
         turns = self.turns_of(thumbnail(pixels.numpy()))
-        return pixels.rot90(turns)[None].float() / 255, Placement(turns, image.height, image.width)
+        return pixels.rot90(turns)[None].float() / 255, Placement(turns, image.height, image.width, frame)
 
-    def undo(self, maps: Tensor, placement: Placement) -> Tensor:
-        """Maps float32 ``(C, size, size)`` at the slice's own size and orientation, ``(C, H, W)``; bilinear."""
-        maps = maps.rot90(-placement.turns, (-2, -1))
-        own_size = (placement.height, placement.width)
-        return F.interpolate(maps[None], own_size, mode="bilinear", antialias=True)[0]
+    def undo(self, probabilities: Tensor, placement: Placement) -> Tensor:
+        """Class probabilities float32 ``(C, size, size)`` at the slice's own size and orientation, ``(C, H, W)``.
 
-    def resample(self, image: Image.Image) -> Tensor:
-        """Align the gray levels of a slice and resize it, but do not rotate it: uint8 ``(size, size)``."""
+        Bilinear. Beyond the frame of the slice, all is background (class 0).
+        """
+        turned = probabilities.rot90(-placement.turns, (-2, -1))
+        height, width, (box, body, _) = placement[1:]
+        if box is None:
+            return F.interpolate(turned[None], (height, width), mode="bilinear", antialias=True)[0]
+        size = (box.bottom - box.top, box.right - box.left)
+        inside = F.interpolate(turned[None], size, mode="bilinear", antialias=True)[0]
+        whole = torch.zeros(len(probabilities), height, width, device=probabilities.device)
+        whole[0] = 1
+        rows, columns = slice(max(0, box.top), box.bottom), slice(max(0, box.left), box.right)
+        part = inside[:, max(0, -box.top) :, max(0, -box.left) :][:, : height - rows.start, : width - columns.start]
+        whole[:, rows, columns] = part
+        if body is not None:
+            inside_body = F.interpolate(torch.from_numpy(body)[None, None].float(), (height, width), mode="nearest")[0]
+            inside_body = inside_body.to(whole.device)
+            whole = whole * inside_body
+            whole[0] += 1 - inside_body[0]
+        return whole
+
+    def frame(self, image: Image.Image) -> Frame:
+        """How an 8-bit gray image is cropped."""
+        return frame_slice(np.asarray(image)) if self.align_frame else WHOLE
+
+    def resample(self, image: Image.Image, box: Box | None = None) -> Tensor:
+        """Crop a slice, align its gray levels and resize it, but do not rotate it: uint8 ``(size, size)``."""
+        image = image.crop(box) if box else image
         if self.align_grays:
             image = Image.fromarray(align_grays(np.asarray(image)))
         return self.resize(image, Image.Resampling.LANCZOS)
 
-    def resize(self, image: Image.Image, resample: Image.Resampling) -> Tensor:
-        """Resize an 8-bit image or mask: uint8 ``(size, size)``."""
+    def resize(self, image: Image.Image, resample: Image.Resampling, box: Box | None = None) -> Tensor:
+        """Crop and resize an 8-bit image or mask: uint8 ``(size, size)``."""
+        image = image.crop(box) if box else image
         return torch.from_numpy(np.array(image.resize((self.image_size, self.image_size), resample)))
 
     def turns_of(self, small: np.ndarray) -> int:
         """The quarter turns that a slice needs, by its ``thumbnail`` (orientation.py)."""
-        return turns_towards(self.typical_slice, small) if self.typical_slice else 0
+        return turns_towards(self._orientation, small) if self._orientation else 0
+
+    @property
+    def _orientation(self) -> list[list[float]] | None:
+        return self.typical_slice if self.align_turns else None
+
+    @property
+    def upright_turns(self) -> int:
+        """The quarter turns that an upright slice needs."""
+        return upright_turns(self._orientation) if self._orientation else 0
 
     @property
     def mirror_axis(self) -> int | None:
@@ -80,5 +126,5 @@ class Preprocessing:
 
     def summary(self) -> dict:
         """The settings, for a table of results."""
-        aligned = self.typical_slice is not None
-        return {"image_size": self.image_size, "align_grays": self.align_grays, "align_turns": aligned}
+        names = ("image_size", "align_grays", "align_frame")
+        return {**{name: getattr(self, name) for name in names}, "align_turns": self._orientation is not None}

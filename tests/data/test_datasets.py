@@ -10,6 +10,7 @@ from data.errors import InputError
 from data.folders import list_slices, pair_by_stem, split_pairs
 from data.io.images import read_image, read_mask
 from data.labels import IGNORED_GRAY
+from data.preprocess.framing import WHOLE
 from data.preprocess.preprocessing import Preprocessing
 from data.sampling import HalfAndHalf
 
@@ -191,7 +192,7 @@ def test_items(folders, cache_gb):
 
     unlabeled = UnlabeledSlices(list_slices(folders[0]), Preprocessing(image_size=12), cache_gb=cache_gb)
     assert torch.equal(unlabeled[1], image)
-    assert unlabeled.placements[1][1:] == (6, 9)
+    assert unlabeled.placements[1][1:] == (6, 9, WHOLE)
 
 
 def test_cached_slices_are_decoded_once(folders):

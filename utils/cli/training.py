@@ -24,6 +24,7 @@ def add_labeled_data_options(parser: Parser) -> None:
         "val_fraction": "share of labeled slices, or scans, to hold out for choosing the best epoch",
         "image_size": "side to which slices are resized",
         "align_grays": "scale gray levels so that soft tissue looks the same in all slices, whatever their window",
+        "align_frame": "if the training slices are cropped to the lungs, crop all others, too",
         "align_turns": "rotate all slices to the orientation of the training set, and augment with mirror images; "
         "without it, augment with all flips and rotations",
         "data_augmentation": "random rotations, shifts, gray levels",

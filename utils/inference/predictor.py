@@ -1,7 +1,7 @@
 """``Predictor`` finds lesions in slices and scans, given checkpoints."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,9 +70,8 @@ class Predictor:
             raise InputError("Predictor: needs one checkpoint or several; give their paths, as Predictor('M.pth')")
         self.device = choose_device(self.config.device)
         self.precision = choose_precision(self.config.amp, self.device)
-        size = self.config.image_size
-        pairs = [each if isinstance(each, tuple) else load_model(each, image_size=size) for each in networks]
-        self._networks = [_Network(*pair, self._averages_views(pair[0])) for pair in pairs]
+        pairs = [each if isinstance(each, tuple) else load_model(each) for each in networks]
+        self._networks = [_Network(model, self._adapted(p), self._averages_views(model)) for model, p in pairs]
         self.preprocessing = self._networks[0].preprocessing
 
     def predict(self, image: Path | str | Image.Image | np.ndarray) -> Prediction:
@@ -105,8 +104,12 @@ class Predictor:
 
     def predict_hu(self, slices: np.ndarray, *, window: Window) -> np.ndarray:
         """``predict_scan`` of slices known to be in HU."""
-        found = self.predict_slices(ScanSlices(slices, self.preprocessing, window=window))
-        return np.stack([each.map for each in found])
+        framing = (each.preprocessing for each in self._networks if each.preprocessing.align_frame)
+        shown = ScanSlices(slices, next(framing, self.preprocessing), window=window)
+        maps = np.zeros(slices.shape, np.uint8)
+        for index, found in zip(shown.indices, self.predict_slices(shown), strict=True):
+            maps[index] = found.map
+        return maps
 
     def read(self, files: list[Path], *, cache_gb: float = 4.0) -> UnlabeledSlices:
         """The slices of these files, prepared for ``predict_slices``."""
@@ -136,6 +139,14 @@ class Predictor:
     def summary(self) -> dict:
         """The settings of preprocessing and prediction, for a table of results."""
         return {**self.preprocessing.summary(), "tta": self.tta}
+
+    def _adapted(self, preprocessing: Preprocessing) -> Preprocessing:
+        """The preprocessing of a checkpoint with the settings that were given instead."""
+        names = ("image_size", "align_grays", "align_frame", "align_turns")
+        given = {name: value for name in names if (value := getattr(self.config, name)) is not None}
+        if given.get("align_turns") and preprocessing.typical_slice is None:
+            raise InputError("--align_turns: the network was trained without it, and has no orientation; leave it out")
+        return replace(preprocessing, **given)
 
     def _averages_views(self, model: nn.Module) -> bool:
         """By default only a network that was trained on flipped slices, as others do not know them."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from data.datasets import LesionSlices
@@ -37,17 +38,24 @@ def read_labeled(
 ) -> tuple[LesionSlices, LesionSlices | None]:
     """The labeled slices to train on and those to validate on, if any, with their preprocessing.
 
-    A new run learns the orientation from its training slices; a run with ``start`` takes it from the checkpoint.
+    A new run learns orientation and framing from its training slices, a run with ``start`` takes them from there.
     Raises InputError if a setting, a folder or a file can't be used.
     """
     config.validate()
     train_pairs, val_pairs = labeled_pairs(config, pairs)
-    typical = start.preprocessing.typical_slice if start and config.align_turns else None
-    preprocessing = Preprocessing(image_size=config.image_size, align_grays=config.align_grays, typical_slice=typical)
-    labeled = LesionSlices(train_pairs, preprocessing, cache_gb=config.cache_gb)
-    if config.align_turns and not typical:
-        preprocessing = preprocessing.fit_thumbnails(labeled.thumbnails)
-        labeled.reorient(preprocessing)
+    plain = Preprocessing(image_size=config.image_size, align_grays=config.align_grays)
+    labeled = LesionSlices(train_pairs, plain, cache_gb=config.cache_gb)  # never cropped: others are, to be like these
+    known = start.preprocessing if start else plain
+    learned = plain.learn(
+        labeled.thumbnails if config.align_turns and not known.typical_slice else [],
+        labeled.cropped if config.align_frame and not known.align_frame else [],
+    )
+    preprocessing = replace(
+        plain,
+        typical_slice=known.typical_slice or learned.typical_slice if config.align_turns else None,
+        align_frame=config.align_frame and (known.align_frame or learned.align_frame),
+    )
+    labeled.reorient(preprocessing)
     validation = LesionSlices(val_pairs, preprocessing, cache_gb=config.cache_gb) if val_pairs else None
     report_pairs("labeled", labeled)
     report_pairs("validation", validation)

@@ -19,8 +19,8 @@ from data.folders import cases_of, list_slices, pair_by_stem, split_pairs
 from data.io.volumes import read_scan, write_like
 from data.phantom.volumes import ORIENTATIONS, draw_volume
 from data.prepare import __main__, convert
-from data.prepare.lungs import box, find_body, find_lungs
 from data.prepare.sources import SourceScan, Split, find_covid_19_20, split_cases
+from data.preprocess.lungs import box, find_body, find_lungs
 from data.preprocess.window import LUNG, Window
 from utils.cli.parser import run
 

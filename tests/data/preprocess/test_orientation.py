@@ -10,8 +10,9 @@ from data.augmentation import Augmentation, random_positions
 from data.datasets import LesionSlices, ScanSlices, UnlabeledSlices
 from data.folders import list_slices, pair_by_stem
 from data.phantom.slices import draw_slice
+from data.preprocess.framing import WHOLE
 from data.preprocess.orientation import mirror_axis, thumbnail, turns_towards, typical_slice
-from data.preprocess.preprocessing import Preprocessing
+from data.preprocess.preprocessing import Placement, Preprocessing
 from data.preprocess.window import LUNG
 from utils.checkpoint import read_checkpoint
 from utils.inference.maps import predict
@@ -61,7 +62,7 @@ def test_data_sets_rotate_images_and_masks_together(phantom, tmp_path, cache_gb)
     pairs = pair_by_stem(phantom / "Train-Image", phantom / "Train-Mask")
     as_stored = LesionSlices(pairs, PLAIN)
     fitted = PLAIN.fit(Image.open(image) for image, _ in pairs)
-    assert fitted == PLAIN.fit_thumbnails(as_stored.thumbnails)
+    assert fitted == PLAIN.learn(as_stored.thumbnails, as_stored.cropped)
     for number, pair in enumerate(pairs):
         for path, kind in zip(pair, ("image", "mask"), strict=True):
             (tmp_path / kind).mkdir(exist_ok=True)
@@ -88,7 +89,7 @@ def test_maps_are_rotated_back(chests, typical, tmp_path, tta):
     stored = np.ascontiguousarray(np.rot90(chests[20], 3)[:48])  # lungs cut off at a side, not square
     Image.fromarray(stored).save(tmp_path / "slice.png")
     slices = UnlabeledSlices([tmp_path / "slice.png"], replace(PLAIN, typical_slice=typical))
-    assert slices.placements == [(1, 48, 64)]
+    assert slices.placements == [Placement(1, 48, 64)]
     [found] = predict(model, slices, device=torch.device("cpu"), tta=tta)
     plain = UnlabeledSlices([tmp_path / "slice.png"], PLAIN)
     [wanted] = predict(model, plain, device=torch.device("cpu"))
@@ -112,12 +113,15 @@ def test_mirror_images_are_averaged(typical, chests, tmp_path):
     assert torch.allclose(found, plain, atol=1e-6)  # pixel by pixel, hence the same in both, and back in place
 
 
-def test_a_scan_is_rotated_as_a_whole(typical):
-    hu = np.stack([draw_slice(np.random.default_rng(seed), 64)[0] for seed in range(30)])
-    scan = ScanSlices(np.rot90(hu, 2, (1, 2)), replace(PLAIN, typical_slice=typical), window=LUNG)
-    upright = ScanSlices(hu, replace(PLAIN, typical_slice=typical), window=LUNG)
-    assert {where.turns for where in scan.placements} == {2} and {where.turns for where in upright.placements} == {0}
-    assert (scan[3] - upright[3]).abs().max() < 0.01
+@pytest.mark.parametrize("turns", range(4))
+def test_scans_are_rotated_by_their_geometry(chests, turns):
+    """Whatever they show: they are upright."""
+    learned = replace(PLAIN, typical_slice=typical_slice([thumbnail(np.rot90(chest, turns)) for chest in chests]))
+    hu = np.stack([draw_slice(np.random.default_rng(seed), 64)[0] for seed in range(9)])
+    scan, plain = ScanSlices(hu, learned, window=LUNG), ScanSlices(hu, PLAIN, window=LUNG)
+    assert {where.turns for where in scan.placements} == {turns}
+    assert torch.equal(scan[3], plain[3].rot90(turns, (1, 2)))
+    assert ScanSlices(hu, replace(learned, align_turns=False), window=LUNG).placements[3].turns == 0
 
 
 @pytest.mark.parametrize("mirror", [-1, -2])
@@ -210,10 +214,12 @@ def test_real_slices_of_the_other_orientation():
     labeled, unlabeled = (list_slices(folder) for folder in folders[:2])
     test = list_slices(folders[2] / "LungInfection-Test" / "Imgs")
     plain = Preprocessing(image_size=96, align_grays=True)
-    fitted = plain.fit_thumbnails(UnlabeledSlices(labeled, plain).thumbnails)
-    assert fitted.mirror_axis == -2
+    slices = UnlabeledSlices(labeled, plain)
+    fitted = plain.learn(slices.thumbnails, slices.cropped)
+    assert fitted.mirror_axis == -2 and fitted.upright_turns == 1 and fitted.align_frame
     turned = {}
     for file, placement in zip(unlabeled, UnlabeledSlices(unlabeled, fitted).placements, strict=True):
         turned.setdefault("corona" in file.name, []).append(placement.turns)
     assert np.mean(np.array(turned[True]) == 2) > 0.95 and np.mean(np.array(turned[False]) == 0) > 0.97
     assert not any(placement.turns for placement in UnlabeledSlices(test + labeled, fitted).placements)
+    assert all(placement.frame is WHOLE for placement in UnlabeledSlices(test + labeled + unlabeled, fitted).placements)

@@ -1,20 +1,30 @@
-"""Find body and lungs in a CT scan by thresholds: roughly, but without a model."""
+"""Find body and lungs by thresholds: roughly, but without a model; in scans and in slices of gray levels.
+
+SciPy and scikit-image are imported where they are used: together they take most of a second.
+"""
 
 import numpy as np
-from scipy import ndimage
+from PIL import Image
 
 TISSUE, AIR = -500, -320  # HU: a body is above, lungs are below, lesions in them between
 LEAST_LUNG = 0.002  # of the volume, for an air space to count as lung
+SIDE = 128  # pixels a side at which a slice is searched
+NOISE = 5  # pixels of that, side of the median filter against it
+LEAST_SHARE = 0.1  # of the largest air space of a slice, for another one to count as lung
 
 
 def find_body(hu: np.ndarray) -> np.ndarray:
     """The patient without the table, bool ``(S, H, W)``: the largest connected tissue, filled slice by slice."""
+    from scipy import ndimage
+
     body = _largest(ndimage.binary_opening(hu > TISSUE, structure=np.ones((1, 3, 3))))
     return np.stack([ndimage.binary_fill_holes(section) for section in body])
 
 
 def find_lungs(hu: np.ndarray, body: np.ndarray) -> np.ndarray:
     """The air spaces of the body, bool ``(S, H, W)``, filled slice by slice so that most lesions in them are kept."""
+    from scipy import ndimage
+
     labels, count = ndimage.label((hu < AIR) & body)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     large = sizes >= LEAST_LUNG * hu.size
@@ -22,6 +32,29 @@ def find_lungs(hu: np.ndarray, body: np.ndarray) -> np.ndarray:
     closing = np.ones((1, 5, 5))
     lungs = ndimage.binary_closing(large[labels], structure=closing)
     return np.stack([ndimage.binary_fill_holes(section) for section in lungs])
+
+
+def find_in_slice(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The body, filled, and the air spaces in it, of a slice uint8 ``(H, W)``; both bool ``(128, 128)``.
+
+    Needs no Hounsfield units: what is darker than Otsu's threshold is air or lung. Air beyond the body touches a corner
+    of the slice; the lungs of a slice that is cropped to them touch only its sides.
+    """
+    from scipy import ndimage
+    from skimage.filters import threshold_otsu
+
+    small = np.asarray(Image.fromarray(gray).resize((SIDE, SIDE), Image.Resampling.BOX))
+    small = ndimage.median_filter(small, NOISE)
+    dark = small <= threshold_otsu(small) if small.min() < small.max() else np.zeros(small.shape, bool)
+    parts, _ = ndimage.label(dark)
+    corners = {parts[0, 0], parts[0, -1], parts[-1, 0], parts[-1, -1]} - {0}
+    tissue = ndimage.binary_opening(~np.isin(parts, list(corners)), iterations=2)  # separates body and table
+    body = ndimage.binary_fill_holes(_largest(tissue))
+    spaces, count = ndimage.label(dark & body)
+    sizes = np.bincount(spaces.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    large = sizes >= max(1, LEAST_SHARE * sizes.max())
+    return body, large[spaces]
 
 
 def box(mask: np.ndarray, *, margin: int = 4) -> tuple[slice, slice]:
@@ -36,6 +69,8 @@ def box(mask: np.ndarray, *, margin: int = 4) -> tuple[slice, slice]:
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
+    from scipy import ndimage
+
     labels, count = ndimage.label(mask)
     if count == 0:
         return mask

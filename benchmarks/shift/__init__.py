@@ -1,0 +1,1 @@
+"""Scores on slices that differ from the training slices: ``python -m benchmarks.shift``."""

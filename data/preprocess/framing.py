@@ -1,0 +1,153 @@
+"""Bring slices and scans to the framing of training slices that are cropped to the lungs.
+
+Public data sets show the lungs from border to border, a scanner the whole chest with air and table. If most training
+slices are cropped to the lungs, other slices are, too: the lungs are found, the slice is cropped to a box around them,
+and the map of the network is put back in its place, with no lesion beyond the body.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from data.preprocess.lungs import LEAST_SHARE, SIDE, find_body, find_in_slice, find_lungs
+
+NEAR = 0.06  # of the side: closer to a border, lungs were cropped to; consolidated ones leave a wider margin at one
+CROPPED_SIDES = 2  # that are near, at least, in a slice that is cropped to the lungs
+MOST = 0.9  # of the training slices must be cropped for others to be
+LEAST_LUNG = 0.01  # of a slice, to predict it
+PAD = 0.03  # of the box, added at each side
+ASYMMETRY = 1.25  # of the chest wall: a side that is thicker than this times the other one is consolidated lung
+FLAT, THIN = 16, 0.04  # gray levels within a border; share of the side up to which it is ignored
+SMOOTH = 0.1  # of the height of the lungs, along a scan
+
+
+class Box(NamedTuple):
+    """A rectangle of a slice in pixels, which may reach beyond its borders."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+class Frame(NamedTuple):
+    """How a slice is cropped: to a box (None: not at all), with no lesion outside of ``body``, bool, at any resolution.
+
+    note: what may be wrong with the slice, for the user.
+    """
+
+    box: Box | None = None
+    body: np.ndarray | None = None
+    note: str = ""
+
+
+WHOLE = Frame()
+
+
+def is_cropped(gray: np.ndarray) -> bool:
+    """Whether a slice uint8 ``(H, W)`` is cropped to the lungs: at two sides or more, they are near the border."""
+    return _touches_borders(find_in_slice(gray)[1])
+
+
+def are_cropped(flags: Sequence[bool]) -> bool:
+    """Whether training slices are cropped to the lungs, by ``is_cropped`` of each."""
+    return bool(sum(flags) >= MOST * len(flags))
+
+
+def frame_slice(gray: np.ndarray) -> Frame:
+    """The frame of a slice uint8 ``(H, W)``; the whole slice if it is cropped already."""
+    inner, (height, width) = _without_border(gray), gray.shape
+    has_border = inner != (0, 0, width, height)
+    body, lungs = find_in_slice(gray[inner.top : inner.bottom, inner.left : inner.right])
+    if _touches_borders(lungs):
+        return Frame(inner) if has_border else WHOLE
+    if lungs.mean() < LEAST_LUNG:
+        return Frame(note="no lungs found, not cropped")
+    left, top, right, bottom = _pixels(_box_edges(body, lungs), (inner.bottom - inner.top, inner.right - inner.left))
+    box = Box(inner.left + left, inner.top + top, inner.left + right, inner.top + bottom)
+    return Frame(box, _placed(body, inner, gray.shape) if has_border else body)
+
+
+def _without_border(gray: np.ndarray) -> Box:
+    """The part of a slice within a border of one gray level, as screenshots have; the whole slice if it is thin."""
+    edges = []
+    for across, side in enumerate(gray.shape):
+        varied = np.flatnonzero(np.ptp(gray, axis=1 - across) > FLAT)
+        first, last = (varied[0], varied[-1] + 1) if len(varied) else (0, side)
+        edges.append((first, last) if last - first < (1 - THIN) * side else (0, side))
+    (top, bottom), (left, right) = np.array(edges).tolist()
+    return Box(left, top, right, bottom)
+
+
+def _placed(body: np.ndarray, inner: Box, shape: Sequence[int]) -> np.ndarray:
+    """A mask of the part ``inner`` of a slice as one of the whole slice, bool ``(128, 128)``."""
+    height, width = shape
+    left, right = (round(edge * SIDE / width) for edge in (inner.left, inner.right))
+    top, bottom = (round(edge * SIDE / height) for edge in (inner.top, inner.bottom))
+    whole = Image.new("1", (SIDE, SIDE))
+    whole.paste(Image.fromarray(body).resize((right - left, bottom - top)), (left, top))
+    return np.asarray(whole)
+
+
+def frame_scan(hu: np.ndarray) -> tuple[list[Frame], np.ndarray]:
+    """The frame of each axial slice of a scan in HU ``(S, H, W)``, upright, and whether it shows lung, bool ``(S,)``.
+
+    The boxes change slowly along the scan. Without lung, no slice is to be predicted.
+    """
+    from scipy import ndimage
+
+    steps = [-(-side // SIDE) for side in hu.shape[1:]]
+    small = hu[:, :: steps[0], :: steps[1]]
+    body = find_body(small)
+    lungs = _largest_spaces(find_lungs(small, body))
+    shown = lungs.mean(axis=(1, 2)) >= LEAST_LUNG
+    if not shown.any():
+        return [Frame(note="no lungs found, not predicted")] * len(hu), shown
+    edges = np.stack([_box_edges(body[index], lungs[index]) for index in np.flatnonzero(shown)])
+    reach = max(1, round(SMOOTH * len(edges)))
+    ends = ndimage.maximum_filter1d(edges * (-1, 1), 2 * reach + 1, axis=0)  # the widest box nearby
+    edges = ndimage.uniform_filter1d(ends, reach + 1, axis=0) * (-1, 1)
+    frames = [WHOLE] * len(hu)
+    for index, of_slice in zip(np.flatnonzero(shown), edges, strict=True):
+        frames[index] = Frame(_pixels(of_slice, hu.shape[1:]), body[index])
+    return frames, shown
+
+
+def _largest_spaces(lungs: np.ndarray) -> np.ndarray:
+    """Without air in the bowel or the stomach: components of at least a tenth of the largest one."""
+    from scipy import ndimage
+
+    parts, count = ndimage.label(lungs)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    return (sizes >= max(1, LEAST_SHARE * sizes.max()))[parts]
+
+
+def _pixels(edges: np.ndarray, shape: Sequence[int]) -> Box:
+    (top, bottom), (left, right) = np.round(edges * np.array(shape)[:, None]).astype(int).tolist()
+    return Box(left, top, right, bottom)
+
+
+def _touches_borders(lungs: np.ndarray) -> bool:
+    if not lungs.any():
+        return False
+    spans = [np.flatnonzero(lungs.any(axis=axis)) for axis in (1, 0)]
+    margins = [margin for span in spans for margin in (span[0], SIDE - 1 - span[-1])]
+    return bool(sum(margin <= NEAR * SIDE for margin in margins) >= CROPPED_SIDES)
+
+
+def _box_edges(body: np.ndarray, lungs: np.ndarray) -> np.ndarray:
+    """First and last row, first and last column of a box around the lungs ``(2, 2)``, as shares of the side.
+
+    Where lung is consolidated, the chest wall looks thicker than at the opposite side; the box includes it.
+    """
+    edges = np.empty((2, 2))
+    for across in (0, 1):
+        outer, inner = (np.flatnonzero(mask.any(axis=1 - across))[[0, -1]] + (0, 1) for mask in (body, lungs))
+        walls = np.abs(inner - outer)
+        start, end = outer + np.minimum(walls, ASYMMETRY * walls[::-1] + 1) * (1, -1)
+        pad = PAD * (end - start)
+        edges[across] = start - pad, end + pad
+    return edges / np.array(lungs.shape)[:, None]
