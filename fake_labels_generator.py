@@ -27,7 +27,7 @@ from utils.evaluation.scans import burden
 from utils.inference.predictor import Predictor
 from utils.inference.scans import Scan, find_scans, predict_scans
 from utils.lesions import lesion_mask
-from utils.output.console import report_images, warn
+from utils.output.console import report_images, report_notes, warn
 from utils.output.folder import ResultFolder
 
 
@@ -76,16 +76,17 @@ def label_slices(predictor: Predictor, config: LabelingConfig) -> None:
             row["dice"] = scores(lesion, truth[path])["dice"]
             row["kept_dice"] = scores(lesion, truth[path].where(kept, IGNORE))["dice"]
         masks.save_image(path, torch.where(lesion, 255, 0).where(kept, IGNORED_GRAY).to(torch.uint8).numpy())
-        masks.add_row(row)
+        masks.add_row(row | {"note": found.note})
 
     with_lesion = sum(row["lesion_share"] > 0 for row in masks.rows)
-    mean = {name: fmean(row[name] for row in masks.rows) for name in masks.rows[0] if name != "image"}
+    mean = {name: fmean(row[name] for row in masks.rows) for name in masks.rows[0] if name not in ("image", "note")}
     masks.write_summary({"images": len(masks.rows), "with_lesion": with_lesion, **mean})
     print(f"masks       {len(masks.rows)} in {masks.folder}, {with_lesion} of them with a lesion; {masks.table}")
     print(f"mean        lesion {mean['lesion_share']:.2%}, confidence {mean['mean_confidence']:.3f}, ", end="")
     print(f"kept {mean['kept_share']:.2%} of the pixels")
     if truth:
         print(f"{'Dice':<11} {mean['dice']:.3f} of the labels, {mean['kept_dice']:.3f} of the pixels kept (0/0 is 1)")
+    report_notes(masks.rows)
     if with_lesion == 0:
         warn("no mask has a lesion; is the model trained, and are these slices like its training slices?")
     elif mean["lesion_share"] > 0.5:
@@ -116,11 +117,12 @@ def label_scans(predictor: Predictor, scans: list[Scan], config: LabelingConfig)
         suffix=".nii.gz",
     )
     left_out: list[FileError] = []
-    for scan, volume, soft, _ in predict_scans(predictor, scans, left_out, window=config.window):
+    for scan, volume, soft, _, note in predict_scans(predictor, scans, left_out, window=config.window):
         mask = lesion_mask(soft, 0.5)
         write_like(mask.astype(np.uint8), volume.geometry, masks.path_of(scan.path))
         confidence = np.maximum(soft, 255 - soft).mean() / 255
-        masks.add_row({"image": scan.path.name, **burden(mask, volume.geometry), "mean_confidence": float(confidence)})
+        row = {"image": scan.path.name, **burden(mask, volume.geometry), "mean_confidence": float(confidence)}
+        masks.add_row(row | {"note": note})
     report_scans(masks)
     exit_if_left_out(left_out, len(scans))
 

@@ -22,7 +22,7 @@ from utils.evaluation.scans import burden, draw_scan, score_scan
 from utils.inference.predictor import Predictor
 from utils.inference.scans import Scan, find_scans, predict_scans
 from utils.lesions import lesion_mask
-from utils.output.console import report_images
+from utils.output.console import report_images, report_notes
 from utils.output.folder import ResultFolder
 
 
@@ -80,11 +80,12 @@ def predict_and_score(
         results.save_image(path, mask * np.uint8(255))
         if config.save_prob:
             results.save_image(path, soft, subfolder="prob")
-        row = score(case, soft, threshold=config.threshold, empty=config.empty)
+        row = score(case, soft, threshold=config.threshold, empty=config.empty) | {"note": found.note}
         results.add_row(row)
         if config.save_type == "compare":
             caption = f"Dice {format_dice(row)}" if case.truth else f"{row['lesion_share']:.1%} lesion"
             draw_case(results.path_of(path, "compare"), case, {f"prediction, {caption}": mask})
+    report_notes(results.rows)
     masks = [results.path_of(path) for path in slices.files]
     return results, [Model(results.folder.resolve().name, masks, rows=results.rows)]
 
@@ -103,7 +104,7 @@ def predict_and_score_scans(config: EvaluationConfig, prediction: PredictionConf
         suffix=".nii.gz",
     )
     left_out: list[FileError] = []
-    for scan, volume, soft, truth in predict_scans(predictor, scans, left_out, window=config.window):
+    for scan, volume, soft, truth, note in predict_scans(predictor, scans, left_out, window=config.window):
         mask = lesion_mask(soft, config.threshold)
         write_like(mask.astype(np.uint8), volume.geometry, results.path_of(scan.path))
         if config.save_prob:
@@ -112,7 +113,7 @@ def predict_and_score_scans(config: EvaluationConfig, prediction: PredictionConf
         if truth is not None:
             row |= {f"true_{name}": value for name, value in burden(truth, volume.geometry).items()}
             row |= score_scan(mask, truth, empty=config.empty)
-        results.add_row(row)
+        results.add_row(row | {"note": note})
         draw_scan(results.path_of(scan.path, "figures", ".png"), volume, config.window, mask, truth)
     report_scans(results)
     exit_if_left_out(left_out, len(scans))

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +47,8 @@ class _DecodedSlices(Dataset):
     def reorient(self, preprocessing: Preprocessing) -> None:
         """Rotate the slices as ``preprocessing`` does; they keep size, gray levels and frame."""
         self.preprocessing = preprocessing
-        turns = map(preprocessing.turns_of, self.thumbnails)
-        self.placements = [Placement(turn, *place) for turn, place in zip(turns, self._places, strict=True)]
+        places = zip(self.thumbnails, self._places, strict=True)
+        self.placements = [preprocessing.place(small, *place) for small, place in places]
 
     def _decode(self, file: Any) -> tuple[Tensor, int, int, Frame]:
         raise NotImplementedError
@@ -137,7 +136,7 @@ class UnlabeledSlices(_DecodedSlices):
 
     def prepared_by(self, preprocessing: Preprocessing) -> "UnlabeledSlices":
         """The same slices for another network."""
-        if replace(preprocessing, typical_slice=None) != replace(self.preprocessing, typical_slice=None):
+        if preprocessing.before_rotation != self.preprocessing.before_rotation:
             return UnlabeledSlices(self.files, preprocessing, cache_gb=self.cache_gb)
         other = copy.copy(self)  # shares the decoded slices, which are kept before rotation
         other.reorient(preprocessing)
@@ -159,21 +158,35 @@ class ScanSlices(Dataset):
         frames, with_lung = [WHOLE] * len(hu), np.ones(len(hu), bool)
         middle = range(len(hu) // 3, len(hu) - len(hu) // 3, max(1, len(hu) // 24))
         if preprocessing.align_frame and not are_cropped([is_cropped(window.to_gray(hu[index])) for index in middle]):
-            frames, with_lung = frame_scan(hu)
+            frames, with_lung = frame_scan(hu, within_lungs=preprocessing.within_lungs)
         self.shown = with_lung if shown is None else shown
         self.indices: list[int] = np.flatnonzero(self.shown).tolist()
         turns, (height, width) = preprocessing.upright_turns, hu.shape[1:]
         self.placements = [Placement(turns, height, width, frames[index]) for index in self.indices]
         self.note = "" if self.indices else frames[0].note
+        if self.indices and preprocessing.typical_slice:
+            self.note = self._doubt(preprocessing)
+
+    def _doubt(self, preprocessing: Preprocessing) -> str:
+        """What may be wrong with the scan, by the mean of slices from its middle third, which show both lungs best."""
+        middle = range(len(self) // 3, len(self) - len(self) // 3, max(1, len(self) // 24))
+        mean = np.mean([self._prepared(item).numpy() for item in middle], axis=0)
+        small = thumbnail(mean.astype(np.uint8))
+        place = preprocessing.place(small, self.hu.shape[1], self.hu.shape[2], WHOLE)
+        turns = (place.turns - self.placements[0].turns) % 4
+        if place.frame.note or not (turns and preprocessing.align_turns):
+            return place.frame.note
+        return f"seems rotated by {90 * turns} degrees; check the orientation in the file"
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, item: int) -> Tensor:
+        return self._prepared(item).rot90(self.placements[item].turns)[None].float() / 255
+
+    def _prepared(self, item: int) -> Tensor:
         gray = Image.fromarray(self.window.to_gray(self.hu[self.indices[item]]))
-        placement = self.placements[item]
-        pixels = self.preprocessing.resample(gray, placement.frame.box)
-        return pixels.rot90(placement.turns)[None].float() / 255
+        return self.preprocessing.resample(gray, self.placements[item].frame.box)
 
     def prepared_by(self, preprocessing: Preprocessing) -> "ScanSlices":
         """The same slices for another network."""

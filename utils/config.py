@@ -193,6 +193,8 @@ class PredictionConfig:
     align_grays: bool | None = None
     align_frame: bool | None = None
     align_turns: bool | None = None
+    within_lungs: bool | None = None
+    any_values: bool = False
     batchsize: int | None = number(None, 1)
     tta: bool | None = None
     device: str = "auto"

@@ -19,6 +19,7 @@ import numpy as np
 
 from data.errors import FileError
 from data.folders import SCAN_SUFFIXES, SUFFIXES
+from data.io.checks import why_no_ct
 from data.preprocess.window import LUNG
 
 if TYPE_CHECKING:
@@ -77,11 +78,15 @@ class Geometry:
 
 @dataclass
 class Volume:
-    """Axial slices ``(S, H, W)`` with the geometry of their file; ``note``: assumptions that were made, if any."""
+    """Axial slices ``(S, H, W)`` with the geometry of their file.
+
+    note: assumptions that were made, if any. modality: of a DICOM series that is no CT.
+    """
 
     slices: np.ndarray
     geometry: Geometry
     note: str = ""
+    modality: str = ""
 
 
 def is_volume(path: Path) -> bool:
@@ -96,12 +101,13 @@ def is_volume(path: Path) -> bool:
     return path.name.lower().endswith(SCAN_SUFFIXES)
 
 
-def read_scan(path: Path) -> Volume:
+def read_scan(path: Path, *, any_values: bool = False) -> Volume:
     """A CT scan, float32 in Hounsfield units.
 
     Values that can't be HU are converted from what they most likely are, and ``note`` says so: [0, 1] and 8-bit gray
     levels from a lung window, other values without air below -200 from HU + 1024.
-    Raises FileError if it can't be read, is not one 3-D volume, or contains NaN.
+    Raises FileError if it can't be read, is not one 3-D volume, contains NaN, or can't be a CT of a chest (PET, MR,
+    z-scores); with ``any_values``, a note says so instead.
     """
     volume = _read(path)
     hu = volume.slices.astype(np.float32)
@@ -114,9 +120,13 @@ def read_scan(path: Path) -> Volume:
         hu, assumed = LUNG.to_hu(hu / 255), "values in [0, 255], interpreted as a lung window (-650, 1500)"
     elif low >= 0:
         hu, assumed = hu - 1024, f"values from {low:g} to {high:g}, interpreted as HU + 1024"
-    elif low > -200:
-        assumed = f"no air: values from {low:g} to {high:g}, interpreted as HU"
-    return Volume(hu, volume.geometry, "; ".join(filter(None, (volume.note, assumed))))
+    reason = volume.modality and f"modality {volume.modality}, not CT"
+    if reason := reason or why_no_ct(hu):
+        if not any_values:
+            advice = "give a CT in Hounsfield units, or use --any_values to process it all the same"
+            raise FileError(path, "not a CT of a chest", advice, f"{reason}; values from {low:g} to {high:g}")
+        reason = f"not a CT of a chest: {reason}"
+    return Volume(hu, volume.geometry, "; ".join(filter(None, (volume.note, assumed, reason))))
 
 
 def read_labels(path: Path, scan: Volume, scan_path: Path) -> np.ndarray:
@@ -154,9 +164,9 @@ def write_like(slices: np.ndarray, geometry: Geometry, path: Path) -> None:
 
 def _read(path: Path) -> Volume:
     sitk = itk()
-    image, note = _read_series(path) if path.is_dir() else (_read_file(path), "")
+    image, note, modality = _read_series(path) if path.is_dir() else (_read_file(path), "", "")
     oriented = sitk.DICOMOrient(image, OUR_ORIENTATION)
-    return Volume(sitk.GetArrayFromImage(oriented), Geometry.of(image), note)
+    return Volume(sitk.GetArrayFromImage(oriented), Geometry.of(image), note, modality)
 
 
 def _read_file(path: Path) -> "SimpleITK.Image":
@@ -200,8 +210,8 @@ def _stop_unless_finite(path: Path, voxels: np.ndarray) -> None:
         raise FileError(path, "contains voxels that are NaN or infinite", "export it again")
 
 
-def _read_series(folder: Path) -> tuple["SimpleITK.Image", str]:
-    """The image, and a note if it is no CT or the gantry was tilted."""
+def _read_series(folder: Path) -> tuple["SimpleITK.Image", str, str]:
+    """The image, a note if the gantry was tilted, and the modality if it is not CT."""
     sitk = itk()
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if len(series) != 1:
@@ -209,14 +219,14 @@ def _read_series(folder: Path) -> tuple["SimpleITK.Image", str]:
         raise FileError(folder, f"contains {found}", "give a folder with one series")
     names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
     try:
-        note = _check_series(folder, names)
-        return sitk.ReadImage(names), note
+        note, modality = _check_series(folder, names)
+        return sitk.ReadImage(names), note, modality
     except RuntimeError as error:
         raise FileError(folder, "not a readable DICOM series", "export it again", _last_line(error)) from error
 
 
-def _check_series(folder: Path, names: tuple[str, ...]) -> str:
-    """Raise if a slice is missing. Returns a note if the series is no CT, or the gantry was tilted."""
+def _check_series(folder: Path, names: tuple[str, ...]) -> tuple[str, str]:
+    """Raise if a slice is missing. Returns a note if the gantry was tilted, and the modality if it is not CT."""
     origins, modality = [], ""
     for name in names:
         reader = itk().ImageFileReader()
@@ -230,11 +240,10 @@ def _check_series(folder: Path, names: tuple[str, ...]) -> str:
         worst = int(np.argmax(np.abs(steps - np.median(steps))))
         between = f"{Path(names[worst]).name} and {Path(names[worst + 1]).name} are {steps[worst]:g} mm apart"
         raise FileError(folder, "a slice is missing or doubled", "export the whole series", between)
-    notes = [f"modality {modality}, not CT"] if modality not in ("", "CT") else []
-    way = origins[-1] - origins[0]
+    note, way = "", origins[-1] - origins[0]
     if len(steps) and (tilt := np.degrees(np.arccos(min(1.0, abs(way @ normal) / np.linalg.norm(way))))) > 1:
-        notes.append(f"gantry tilted by {tilt:.0f} degrees: slices are taken as stacked upright, volumes in mL are off")
-    return "; ".join(notes)
+        note = f"gantry tilted by {tilt:.0f} degrees: slices are taken as stacked upright, volumes in mL are off"
+    return note, "" if modality == "CT" else modality
 
 
 def _last_line(error: Exception) -> str:

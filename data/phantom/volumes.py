@@ -17,7 +17,9 @@ ORIENTATIONS = ("LPS", "RAS", "LPI", "PIR", "oblique")
 LEVELS = (0.98, 0.06)  # of the lungs, from the bases up to the apices
 
 
-def draw_volume(rng: np.random.Generator, size: int, slices: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_volume(
+    rng: np.random.Generator, size: int, slices: int, *, with_lesions: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """One scan, from the feet up: Hounsfield units int16 (slices, size, size) and its lesions bool.
 
     Every slice draws anatomy and lesions with the same random numbers, so that they continue from slice to slice; only
@@ -27,7 +29,7 @@ def draw_volume(rng: np.random.Generator, size: int, slices: int) -> tuple[np.nd
     texture = rng.integers(2**32)
     lesions = [
         {"seed": int(rng.integers(2**32)), "level": rng.uniform(0.15, 0.9), "reach": rng.uniform(0.06, 0.25)}
-        for _ in range(rng.integers(2, 7))
+        for _ in range(rng.integers(2, 7) if with_lesions else 0)
     ]
     volume = np.empty((slices, size, size), np.int16)
     masks = np.zeros((slices, size, size), bool)

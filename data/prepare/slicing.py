@@ -24,6 +24,7 @@ class Slicing:
     every: int
     crop: str
     size: int | None = None
+    any_values: bool = False
 
 
 def write_case(
@@ -34,7 +35,7 @@ def write_case(
     Returns the rows of the manifest, and a note. Raises FileError if the scan or its mask can't be used, or a slice
     can't be saved; then it removes the others.
     """
-    volume = read_scan(scan)
+    volume = read_scan(scan, any_values=slicing.any_values)
     lesions = read_labels(mask, volume, scan) if mask else None
     everywhere = np.ones(volume.slices.shape, bool)
     # Without a mask, --keep lesion keeps the same slices as --keep lung.

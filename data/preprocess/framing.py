@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from data.preprocess.lungs import LEAST_SHARE, SIDE, find_body, find_in_slice, find_lungs
+from data.preprocess.lungs import LEAST_SHARE, SIDE, close_lungs, find_body, find_in_slice, find_lungs
 
 NEAR = 0.06  # of the side: closer to a border, lungs were cropped to; consolidated ones leave a wider margin at one
 CROPPED_SIDES = 2  # that are near, at least, in a slice that is cropped to the lungs
@@ -35,12 +35,16 @@ class Box(NamedTuple):
 class Frame(NamedTuple):
     """How a slice is cropped: to a box (None: not at all), with no lesion outside of ``body``, bool, at any resolution.
 
-    note: what may be wrong with the slice, for the user.
+    air: the share of the slice that is air-filled lung, if known. note: what may be wrong, for the user.
     """
 
     box: Box | None = None
     body: np.ndarray | None = None
+    air: float | None = None
     note: str = ""
+
+    def with_note(self, note: str) -> "Frame":
+        return self._replace(note="; ".join(filter(None, (self.note, note))))
 
 
 WHOLE = Frame()
@@ -56,18 +60,23 @@ def are_cropped(flags: Sequence[bool]) -> bool:
     return bool(sum(flags) >= MOST * len(flags))
 
 
-def frame_slice(gray: np.ndarray) -> Frame:
-    """The frame of a slice uint8 ``(H, W)``; the whole slice if it is cropped already."""
+def frame_slice(gray: np.ndarray, *, within_lungs: bool = False) -> Frame:
+    """The frame of a slice uint8 ``(H, W)``; the whole slice if it is cropped already.
+
+    within_lungs: the lungs, closed over lesions, take the place of the body, also in a slice that is cropped already.
+    """
     inner, (height, width) = _without_border(gray), gray.shape
     has_border = inner != (0, 0, width, height)
     body, lungs = find_in_slice(gray[inner.top : inner.bottom, inner.left : inner.right])
+    air = float(lungs.mean()) * (inner.bottom - inner.top) * (inner.right - inner.left) / gray.size
+    limit = close_lungs(lungs) if within_lungs else body
+    limit = _placed(limit, inner, gray.shape) if has_border else limit
     if _touches_borders(lungs):
-        return Frame(inner) if has_border else WHOLE
+        return Frame(inner if has_border else None, limit if within_lungs else None, air)
     if lungs.mean() < LEAST_LUNG:
-        return Frame(note="no lungs found, not cropped")
+        return Frame(air=air, note="no lungs found, not cropped")
     left, top, right, bottom = _pixels(_box_edges(body, lungs), (inner.bottom - inner.top, inner.right - inner.left))
-    box = Box(inner.left + left, inner.top + top, inner.left + right, inner.top + bottom)
-    return Frame(box, _placed(body, inner, gray.shape) if has_border else body)
+    return Frame(Box(inner.left + left, inner.top + top, inner.left + right, inner.top + bottom), limit, air)
 
 
 def _without_border(gray: np.ndarray) -> Box:
@@ -91,10 +100,11 @@ def _placed(body: np.ndarray, inner: Box, shape: Sequence[int]) -> np.ndarray:
     return np.asarray(whole)
 
 
-def frame_scan(hu: np.ndarray) -> tuple[list[Frame], np.ndarray]:
+def frame_scan(hu: np.ndarray, *, within_lungs: bool = False) -> tuple[list[Frame], np.ndarray]:
     """The frame of each axial slice of a scan in HU ``(S, H, W)``, upright, and whether it shows lung, bool ``(S,)``.
 
-    The boxes change slowly along the scan. Without lung, no slice is to be predicted.
+    The boxes change slowly along the scan. Without lung, no slice is to be predicted. within_lungs: as in
+    ``frame_slice``.
     """
     from scipy import ndimage
 
@@ -111,7 +121,8 @@ def frame_scan(hu: np.ndarray) -> tuple[list[Frame], np.ndarray]:
     edges = ndimage.uniform_filter1d(ends, reach + 1, axis=0) * (-1, 1)
     frames = [WHOLE] * len(hu)
     for index, of_slice in zip(np.flatnonzero(shown), edges, strict=True):
-        frames[index] = Frame(_pixels(of_slice, hu.shape[1:]), body[index])
+        limit = close_lungs(lungs[index]) if within_lungs else body[index]
+        frames[index] = Frame(_pixels(of_slice, hu.shape[1:]), limit, float(lungs[index].mean()))
     return frames, shown
 
 

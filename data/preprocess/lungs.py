@@ -57,6 +57,13 @@ def find_in_slice(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return body, large[spaces]
 
 
+def close_lungs(lungs: np.ndarray) -> np.ndarray:
+    """The air spaces of a slice, bool ``(H, W)``, with the lesions in them: the convex hull of each."""
+    from skimage.morphology import convex_hull_object
+
+    return convex_hull_object(lungs)
+
+
 def box(mask: np.ndarray, *, margin: int = 4) -> tuple[slice, slice]:
     """Rows and columns that hold a mask ``(S, H, W)`` in all slices, with a margin in pixels; all if it is empty."""
     if not mask.any():

@@ -45,6 +45,12 @@ def upright_turns(typical: ArrayLike) -> int:
     return {(-1, True): 0, (-2, True): 1, (-1, False): 2, (-2, False): 3}[axis, bool(spine_last)]
 
 
+def likeness(typical: ArrayLike, small: np.ndarray) -> float:
+    """The correlation of a slice, given its thumbnail, with the typical one, in [-1, 1], in the best orientation."""
+    mean = np.array(typical)
+    return float(max(np.vdot(mean, np.rot90(small, turns)) for turns in range(4)))
+
+
 def turns_towards(typical: ArrayLike, small: np.ndarray) -> int:
     """The quarter turns of ``rot90`` that bring a slice, given its thumbnail, to the orientation of the typical one."""
     mean = np.array(typical)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data.preprocess.framing import WHOLE, Box, Frame, are_cropped, frame_slice, is_cropped
 from data.preprocess.grays import align_grays
-from data.preprocess.orientation import mirror_axis, thumbnail, turns_towards, typical_slice, upright_turns
+from data.preprocess.orientation import likeness, mirror_axis, thumbnail, turns_towards, typical_slice, upright_turns
 
 
 class Placement(NamedTuple):
@@ -31,6 +31,8 @@ class Preprocessing:
     image_size: the side to which slices are resized. align_grays: bring the gray levels of different sources together
     (grays.py). align_frame: crop slices to the lungs (framing.py), as the training slices are. typical_slice: slices
     are rotated to its orientation (orientation.py); None: it is unknown. align_turns: rotate them, if it is known.
+    least_likeness: of the training slices to it; what is less like it gets a note. within_lungs: there is no lesion
+    beyond the lungs, closed over lesions.
     The defaults apply to checkpoints without these entries.
     """
 
@@ -39,6 +41,8 @@ class Preprocessing:
     align_frame: bool = False
     align_turns: bool = True
     typical_slice: list[list[float]] | None = None
+    least_likeness: float | None = None
+    within_lungs: bool = False
 
     def fit(self, images: Iterable[Image.Image], *, turns: bool = True, frame: bool = True) -> "Preprocessing":
         """The same preprocessing, which also rotates slices to the orientation of most of these 8-bit gray images, and
@@ -50,18 +54,20 @@ class Preprocessing:
     def learn(self, thumbnails: Sequence[np.ndarray], cropped: Sequence[bool]) -> "Preprocessing":
         """``fit`` by the thumbnails (orientation.py) of resampled slices, and by whether each is cropped to the lungs
         (framing.py); an empty sequence leaves the one or the other out."""
+        learned = replace(self, align_frame=len(cropped) > 0 and are_cropped(cropped))
+        if len(thumbnails) == 0:
+            return learned
+        typical = typical_slice(thumbnails)
         return replace(
-            self,
-            typical_slice=typical_slice(thumbnails) if len(thumbnails) else None,
-            align_frame=len(cropped) > 0 and are_cropped(cropped),
+            learned, typical_slice=typical, least_likeness=min(likeness(typical, small) for small in thumbnails)
         )
 
     def apply(self, image: Image.Image) -> tuple[Tensor, Placement]:
         """Prepare an 8-bit gray image: float32 ``(1, size, size)`` in [0, 1], and the placement for ``undo``."""
         frame = self.frame(image)
         pixels = self.resample(image, frame.box)
-        turns = self.turns_of(thumbnail(pixels.numpy()))
-        return pixels.rot90(turns)[None].float() / 255, Placement(turns, image.height, image.width, frame)
+        placement = self.place(thumbnail(pixels.numpy()), image.height, image.width, frame)
+        return pixels.rot90(placement.turns)[None].float() / 255, placement
 
     def undo(self, probabilities: Tensor, placement: Placement) -> Tensor:
         """Class probabilities float32 ``(C, size, size)`` at the slice's own size and orientation, ``(C, H, W)``.
@@ -69,26 +75,32 @@ class Preprocessing:
         Bilinear. Beyond the frame of the slice, all is background (class 0).
         """
         turned = probabilities.rot90(-placement.turns, (-2, -1))
-        height, width, (box, body, _) = placement[1:]
-        if box is None:
-            return F.interpolate(turned[None], (height, width), mode="bilinear", antialias=True)[0]
-        size = (box.bottom - box.top, box.right - box.left)
-        inside = F.interpolate(turned[None], size, mode="bilinear", antialias=True)[0]
-        whole = torch.zeros(len(probabilities), height, width, device=probabilities.device)
-        whole[0] = 1
-        rows, columns = slice(max(0, box.top), box.bottom), slice(max(0, box.left), box.right)
-        part = inside[:, max(0, -box.top) :, max(0, -box.left) :][:, : height - rows.start, : width - columns.start]
-        whole[:, rows, columns] = part
+        own_size, (box, body, *_) = (placement.height, placement.width), placement.frame
+        box_size = (box.bottom - box.top, box.right - box.left) if box else own_size
+        whole = F.interpolate(turned[None], box_size, mode="bilinear", antialias=True)[0]
+        if box:  # what it has beyond the slice is cut off
+            edges = (-box.left, box.right - placement.width, -box.top, box.bottom - placement.height)
+            whole = F.pad(whole, [-edge for edge in edges])
         if body is not None:
-            inside_body = F.interpolate(torch.from_numpy(body)[None, None].float(), (height, width), mode="nearest")[0]
-            inside_body = inside_body.to(whole.device)
-            whole = whole * inside_body
-            whole[0] += 1 - inside_body[0]
+            inside = F.interpolate(torch.from_numpy(body)[None, None].float(), own_size, mode="nearest")[0]
+            whole = whole * inside.to(whole.device)
+        if box or body is not None:
+            whole[0] += 1 - whole.sum(dim=0)
         return whole
 
     def frame(self, image: Image.Image) -> Frame:
-        """How an 8-bit gray image is cropped."""
-        return frame_slice(np.asarray(image)) if self.align_frame else WHOLE
+        """How an 8-bit gray image is cropped, and where it may have lesions."""
+        if not (self.align_frame or self.within_lungs):
+            return WHOLE
+        frame = frame_slice(np.asarray(image), within_lungs=self.within_lungs)
+        return frame if self.align_frame else frame._replace(box=None)
+
+    def place(self, small: np.ndarray, height: int, width: int, frame: Frame) -> Placement:
+        """The placement of a slice, given its ``thumbnail`` (orientation.py), its own size and its frame."""
+        least = -1.0 if self.least_likeness is None else self.least_likeness
+        if self.typical_slice and likeness(self.typical_slice, small) < least:
+            frame = frame.with_note("unlike the training slices")
+        return Placement(self.turns_of(small), height, width, frame)
 
     def resample(self, image: Image.Image, box: Box | None = None) -> Tensor:
         """Crop a slice, align its gray levels and resize it, but do not rotate it: uint8 ``(size, size)``."""
@@ -109,6 +121,11 @@ class Preprocessing:
     @property
     def _orientation(self) -> list[list[float]] | None:
         return self.typical_slice if self.align_turns else None
+
+    @property
+    def before_rotation(self) -> "Preprocessing":
+        """The same without orientation: what decides how a file is decoded."""
+        return replace(self, typical_slice=None, least_likeness=None, align_turns=True)
 
     @property
     def upright_turns(self) -> int:

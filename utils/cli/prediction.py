@@ -17,6 +17,8 @@ def add_prediction_options(parser: Parser) -> None:
         "align_grays": "scale gray levels; default: as in training",
         "align_frame": "crop slices and scans to the lungs; default: if the training slices are",
         "align_turns": "rotate to the orientation of the training set; default: as in training",
+        "within_lungs": "no lesion beyond the lungs, closed over lesions; consolidation at their rims may be lost",
+        "any_values": "process volumes whose values can't be those of a chest CT (MR, PET, z-scores)",
         "batchsize": "slices per batch; default: 8 on a GPU, else 1",
         "tta": "average over each slice and its mirror image (after --no-align_turns: its eight flips and rotations): "
         "more accurate, at as many times the cost; default: on if the network was trained with augmentation",

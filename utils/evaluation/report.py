@@ -72,7 +72,7 @@ def report_scans(results: ResultFolder) -> None:
     print(f"\n{'results':<11} {len(rows)} scans; {results.table}")
     if not rows:
         return
-    columns = [name for name in rows[0] if name not in ("image", "slices")]
+    columns = [name for name in rows[0] if name not in ("image", "slices", "note")]
     summary = {name: summarise([row[name] for row in rows]) for name in columns}
     lines = [["scan", *columns]]
     lines += [[row["image"], *(f"{row[name]:.4g}" for name in columns)] for row in rows]

@@ -6,13 +6,12 @@ from itertools import islice
 from typing import TypeVar
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data.datasets import ScanSlices, UnlabeledSlices
-from data.preprocess.preprocessing import Preprocessing
+from data.preprocess.preprocessing import Placement, Preprocessing
 from utils import malloc
 from utils.device import autocast
 
@@ -48,18 +47,18 @@ def predict(
 
 def predict_one(
     model: nn.Module,
-    image: Image.Image,
+    image: Tensor,
     preprocessing: Preprocessing,
+    placement: Placement,
     *,
     device: torch.device,
     precision: str = "off",
     tta: bool = False,
 ) -> Tensor:
-    """The class probabilities of one 8-bit gray image, float32 ``(C, H, W)``, as ``predict`` yields them."""
-    prepared, placement = preprocessing.apply(image)
+    """The class probabilities of one prepared slice, float32 ``(C, H, W)``, as ``predict`` yields them."""
     model.eval().to(device)
     with torch.inference_mode():
-        [found] = _maps(model, prepared[None].to(device), preprocessing, precision, tta)
+        [found] = _maps(model, image[None].to(device), preprocessing, precision, tta)
         return preprocessing.undo(found, placement).cpu()
 
 

@@ -15,6 +15,7 @@ from data.datasets import ScanSlices, UnlabeledSlices
 from data.errors import InputError
 from data.io.images import array_as_gray, as_gray, read_image
 from data.io.volumes import read_scan
+from data.preprocess.framing import WHOLE, Frame
 from data.preprocess.preprocessing import Preprocessing
 from data.preprocess.window import LUNG, Window
 from utils.checkpoint import load_model
@@ -25,12 +26,18 @@ from utils.inference.maps import predict, predict_one
 from utils.lesions import lesion_map, lesion_mask
 from utils.output.console import warn
 
+TOO_MUCH = "more lesion than air-filled lung"
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for a slice: the probability of each class, float32 ``(C, H, W)``, at its own size."""
+    """The prediction for a slice: the probability of each class, float32 ``(C, H, W)``, at its own size.
+
+    frame: how the slice was cropped.
+    """
 
     probabilities: Tensor
+    frame: Frame = WHOLE
 
     @cached_property
     def map(self) -> np.ndarray:
@@ -45,6 +52,16 @@ class Prediction:
     def mask_at(self, threshold: float) -> np.ndarray:
         """Pixels where the probability of lesion is above ``threshold``, in [0, 1); bool ``(H, W)``."""
         return lesion_mask(self.map, threshold)
+
+    @property
+    def note(self) -> str:
+        """What may be wrong with the prediction; empty if nothing is known to be."""
+        return self.frame.note if self.plausible else self.frame.with_note(TOO_MUCH).note
+
+    @property
+    def plausible(self) -> bool:
+        """Whether there is less lesion than air-filled lung, as far as that is known."""
+        return self.frame.air is None or float(self.mask.mean()) <= self.frame.air
 
     @cached_property
     def confidence(self) -> Tensor:
@@ -83,8 +100,12 @@ class Predictor:
             gray = read_image(Path(image))
         else:
             gray = as_gray(image) if isinstance(image, Image.Image) else array_as_gray(np.asarray(image))
-        found = [predict_one(each.model, gray, each.preprocessing, **self._options(each)) for each in self._networks]
-        return Prediction(_mean(found))
+        prepared = [each.preprocessing.apply(gray) for each in self._networks]
+        found = [
+            predict_one(each.model, image, each.preprocessing, place, **self._options(each))
+            for each, (image, place) in zip(self._networks, prepared, strict=True)
+        ]
+        return Prediction(_mean(found), prepared[0][1].frame)
 
     def predict_scan(self, scan: Path | str | np.ndarray, *, window: tuple[float, float] = LUNG) -> np.ndarray:
         """Find the lesions of a scan: a path (NIfTI, NRRD, a DICOM folder) or axial slices ``(S, H, W)`` in HU.
@@ -96,20 +117,25 @@ class Predictor:
         if not (isinstance(window, tuple) and len(window) == 2 and all(np.isfinite(window)) and window[1] > 0):
             raise InputError(f"window {window!r}: not a level and a width above 0, in HU, such as (-650, 1500)")
         if not isinstance(scan, Path | str):
-            return self.predict_hu(_checked(np.asarray(scan)), window=Window(*window))
-        volume = read_scan(Path(scan))
-        if volume.note:
-            warn(f"{scan}: {volume.note}")
-        return self.predict_hu(volume.slices, window=Window(*window))
+            found = self.predict_hu(_checked(np.asarray(scan)), window=Window(*window))
+        else:
+            volume = read_scan(Path(scan), any_values=self.config.any_values)
+            found = self.predict_hu(volume.slices, window=Window(*window), note=volume.note)
+        if found.note:
+            warn(f"{scan if isinstance(scan, Path | str) else 'the scan'}: {found.note}")
+        return found.map
 
-    def predict_hu(self, slices: np.ndarray, *, window: Window) -> np.ndarray:
-        """``predict_scan`` of slices known to be in HU."""
+    def predict_hu(self, slices: np.ndarray, *, window: Window, note: str = "") -> "ScanPrediction":
+        """``predict_scan`` of slices known to be in HU; ``note``: what is known of the scan already."""
         framing = (each.preprocessing for each in self._networks if each.preprocessing.align_frame)
         shown = ScanSlices(slices, next(framing, self.preprocessing), window=window)
-        maps = np.zeros(slices.shape, np.uint8)
+        maps, plausible = np.zeros(slices.shape, np.uint8), []
         for index, found in zip(shown.indices, self.predict_slices(shown), strict=True):
             maps[index] = found.map
-        return maps
+            plausible.append(found.plausible)
+        doubtful = len(plausible) - sum(plausible)
+        doubt = f"{TOO_MUCH} in {doubtful} slices" if doubtful else ""
+        return ScanPrediction(maps, shown, "; ".join(filter(None, (note, shown.note, doubt))))
 
     def read(self, files: list[Path], *, cache_gb: float = 4.0) -> UnlabeledSlices:
         """The slices of these files, prepared for ``predict_slices``."""
@@ -122,8 +148,8 @@ class Predictor:
             predict(each.model, slices.prepared_by(each.preprocessing), **options, **self._options(each))
             for each in self._networks
         ]
-        for of_networks in zip(*found, strict=True):
-            yield Prediction(_mean(of_networks))
+        for placement, *of_networks in zip(slices.placements, *found, strict=True):
+            yield Prediction(_mean(of_networks), placement.frame)
 
     @property
     def batchsize(self) -> int:
@@ -142,7 +168,7 @@ class Predictor:
 
     def _adapted(self, preprocessing: Preprocessing) -> Preprocessing:
         """The preprocessing of a checkpoint with the settings that were given instead."""
-        names = ("image_size", "align_grays", "align_frame", "align_turns")
+        names = ("image_size", "align_grays", "align_frame", "align_turns", "within_lungs")
         given = {name: value for name in names if (value := getattr(self.config, name)) is not None}
         if given.get("align_turns") and preprocessing.typical_slice is None:
             raise InputError("--align_turns: the network was trained without it, and has no orientation; leave it out")
@@ -154,6 +180,14 @@ class Predictor:
 
     def _options(self, network: "_Network") -> dict[str, Any]:
         return {"device": self.device, "precision": self.precision, "tta": network.tta}
+
+
+class ScanPrediction(NamedTuple):
+    """The prediction for a scan: the lesion map uint8 ``(S, H, W)``, what was predicted, and what may be wrong."""
+
+    map: np.ndarray
+    slices: ScanSlices
+    note: str
 
 
 class _Network(NamedTuple):

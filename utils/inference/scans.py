@@ -4,15 +4,19 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from data.datasets import ScanSlices
 from data.errors import FileError, InputError
 from data.folders import bare_case, case_of
 from data.io.volumes import Volume, is_volume, read_labels, read_scan
 from data.preprocess.window import Window
 from utils.inference.predictor import Predictor
+
+LARGEST_LUNGS_ML = 8000
 
 
 @dataclass(frozen=True)
@@ -52,21 +56,45 @@ def find_scans(path: Path, truths: Path | None = None) -> list[Scan]:
     return [Scan(path, by_case[bare_case(path)]) for path in paths]
 
 
+class PredictedScan(NamedTuple):
+    """A scan with its volume, its lesion map uint8 ``(S, H, W)``, its true lesions or None, and notes on it."""
+
+    scan: Scan
+    volume: Volume
+    soft: np.ndarray
+    truth: np.ndarray | None
+    note: str
+
+
 def predict_scans(
     predictor: Predictor, scans: Sequence[Scan], left_out: list[FileError], *, window: Window
-) -> Iterator[tuple[Scan, Volume, np.ndarray, np.ndarray | None]]:
-    """Yield each scan with its volume, its lesion map, uint8 ``(S, H, W)``, and its true lesions or None.
+) -> Iterator[PredictedScan]:
+    """Predict each scan, and print what was done to it.
 
     Keeps one scan in memory. A scan that can't be read is skipped, and its error appended to ``left_out``.
     """
     for number, scan in enumerate(scans, start=1):
         tqdm.write(f"{'scan':<11} {number} of {len(scans)}: {scan.path}")
         try:
-            volume = read_scan(scan.path)
+            volume = read_scan(scan.path, any_values=predictor.config.any_values)
             truth = read_labels(scan.truth, volume, scan.path) if scan.truth else None
         except FileError as error:
             left_out.append(error)
             continue
-        if volume.note:
-            tqdm.write(f"{'':<11} note: {volume.note}")
-        yield scan, volume, predictor.predict_hu(volume.slices, window=window), truth
+        soft, slices, note = predictor.predict_hu(volume.slices, window=window, note=volume.note)
+        if np.count_nonzero(soft > 127) * volume.geometry.voxel_ml > LARGEST_LUNGS_ML:
+            note = "; ".join(filter(None, (note, "more lesion than lungs can hold")))
+        tqdm.write(f"{'':<11} {_describe(slices)}")
+        if note:
+            tqdm.write(f"{'':<11} WARNING: {note}")
+        yield PredictedScan(scan, volume, soft, truth, note)
+
+
+def _describe(slices: ScanSlices) -> str:
+    """What was done to the slices of a scan."""
+    cropped = sum(placement.frame.box is not None for placement in slices.placements)
+    parts = [f"predicted {len(slices)} of {len(slices.hu)} slices"]
+    parts += [f"cropped {cropped} to the lungs"] if cropped else []
+    if slices.placements and (turns := slices.placements[0].turns):
+        parts.append(f"rotated by {90 * turns} degrees to the orientation of the training set")
+    return ", ".join(parts)

@@ -1,7 +1,11 @@
 """Print a summary of the slices at the start of a run, so that mistakes show early."""
 
+from collections import defaultdict
+from collections.abc import Sequence
+
 from data.datasets import LesionSlices, UnlabeledSlices
 
+SHOWN = 5  # names in a warning
 NEARLY_BLACK = 0.05  # chest CT in a lung window has a mean gray of about 0.4
 
 
@@ -27,11 +31,24 @@ def report_images(slices: UnlabeledSlices) -> None:
 
 
 def _report_looks(slices: LesionSlices | UnlabeledSlices) -> None:
+    if cropped := sum(placement.frame.box is not None for placement in slices.placements):
+        print(f"{'':<11} {cropped} of them cropped to the lungs, as the training slices are")
     if turned := sum(placement.turns > 0 for placement in slices.placements):
         print(f"{'':<11} {turned} of them rotated to the orientation of the training set")
     gray = slices.mean_gray()
     if gray < NEARLY_BLACK:
         warn(f"nearly black images (mean gray {gray:.3f} of 1); window them first (README.md, Your own data)")
+
+
+def report_notes(rows: Sequence[dict]) -> None:
+    """Print what may be wrong with slices, by the ``note`` of their rows: a line for each note."""
+    names = defaultdict(list)
+    for row in rows:
+        if row["note"]:
+            names[row["note"]].append(row["image"])
+    for note, images in names.items():
+        more = f" and {len(images) - SHOWN} more" if len(images) > SHOWN else ""
+        warn(f"{note}: {', '.join(images[:SHOWN])}{more}")
 
 
 def warn(message: str) -> None:

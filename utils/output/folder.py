@@ -107,7 +107,9 @@ class ResultFolder:
         Image.fromarray(pixels).save(self.path_of(path, subfolder))
 
     def write_summary(self, summary: dict) -> None:
-        """Write ``summary.json``: the origin, and the summary of all images."""
+        """Write ``summary.json``: the origin, the summary of all images, and the notes on some, by name."""
+        if notes := {row["image"]: row["note"] for row in self.rows if row.get("note")}:
+            summary = summary | {"notes": notes}
         (self.folder / "summary.json").write_text(json.dumps(self._origin | summary, indent=2) + "\n")
 
     def _stop_unless_from_the_same_inputs(self) -> None:

@@ -88,12 +88,12 @@ def image(values, path):
         ([0, 0.5, 1], "values in [0, 1]", [-1400, -650, 100]),
         ([0, 51, 255], "values in [0, 255]", [-1400, -1100, 100]),
         ([0, 1024, 2000], "interpreted as HU + 1024", [-1024, 0, 976]),
-        ([-100, 0, 50], "no air", [-100, 0, 50]),
+        ([-100, 0, 50], "not a CT of a chest: 0.0% of the voxels are air", [-100, 0, 50]),
         ([-1000, 0, 50], "", [-1000, 0, 50]),
     ],
 )
 def test_values_that_are_no_hounsfield_units(tmp_path, values, says, expected):
-    scan = read_scan(image(np.tile(np.float32(values), (2, 3, 1)), tmp_path / "scan.nii.gz"))
+    scan = read_scan(image(np.tile(np.float32(values), (2, 3, 1)), tmp_path / "scan.nii.gz"), any_values=True)
     assert scan.note.startswith(says) or says in scan.note
     assert bool(scan.note) == bool(says)
     assert np.allclose(scan.slices[0, 0], expected, atol=1e-3)
@@ -185,7 +185,9 @@ def test_series_that_are_no_upright_ct_are_noted(scans, tmp_path):
 
     series = scans / "DICOM" / "0000"
     assert read_scan(series).note == ""
-    assert "modality MR, not CT" in read_scan(retagged(series, tmp_path / "mr", resonance)).note
+    with pytest.raises(FileError, match=r"mr: not a CT of a chest \(modality MR, not CT; .*--any_values"):
+        read_scan(retagged(series, tmp_path / "mr", resonance))
+    assert "modality MR, not CT" in read_scan(tmp_path / "mr", any_values=True).note
     assert "gantry tilted by 15 degrees" in read_scan(retagged(series, tmp_path / "tilted", tilted)).note
 
 
@@ -244,3 +246,20 @@ def test_only_volumes_need_simpleitk(scans, phantom, tmp_path, monkeypatch):
         is_volume(scans / "DICOM" / "0000")
     with pytest.raises(ModuleNotFoundError, match="SimpleITK"):
         read_scan(sorted((scans / "COVID-19-20").glob("*_ct.nii.gz"))[0])
+
+
+def test_volumes_that_are_no_ct_are_refused(scans, tmp_path):
+    """MR, PET and z-scores; and every phantom scan, however stored, is accepted."""
+    rng = np.random.default_rng(0)
+    hu = read_scan(next((scans / "COVID-19-20").glob("*_ct.nii.gz"))).slices
+    others = {
+        "mr": np.where(hu > -900, rng.gamma(4, 100, hu.shape), rng.gamma(1, 10, hu.shape)).astype(np.float32),
+        "pet": rng.gamma(1, 1, hu.shape).astype(np.float32),
+        "z": ((hu - hu.mean()) / hu.std()).astype(np.float32),
+        "bone": np.full(hu.shape, 900, np.float32),
+    }
+    for name, values in others.items():
+        with pytest.raises(FileError, match=rf"{name}\.nii\.gz: not a CT of a chest \(.*; values from .*--any_values"):
+            read_scan(image(values, tmp_path / f"{name}.nii.gz"))
+    for path in [*(scans / "COVID-19-20").glob("*_ct.nii.gz"), *(scans / "UESTC/image").iterdir()]:
+        assert "not a CT" not in read_scan(path).note

@@ -79,7 +79,7 @@ def test_the_lungs_are_found_whatever_the_gray_levels(hu):
 
 def test_cropped_slices_stay_as_they_are(cropped):
     for gray in cropped:
-        assert is_cropped(gray) and frame_slice(gray) is WHOLE
+        assert is_cropped(gray) and frame_slice(gray)[:2] == (None, None)
         plain, _ = replace(FRAMED, align_frame=False).apply(Image.fromarray(gray))
         assert torch.equal(FRAMED.apply(Image.fromarray(gray))[0], plain)
 
@@ -88,7 +88,7 @@ def test_cropped_slices_stay_as_they_are(cropped):
 def test_a_border_is_removed(cropped, level):
     for gray in cropped:
         bordered = np.asarray(ImageOps.expand(Image.fromarray(gray), (20, 35), fill=level))
-        assert frame_slice(bordered) == Frame(Box(20, 35, 20 + gray.shape[1], 35 + gray.shape[0]))
+        assert frame_slice(bordered)[:2] == (Box(20, 35, 20 + gray.shape[1], 35 + gray.shape[0]), None)
 
 
 def test_framing_is_learned_from_the_training_slices(hu, cropped):
@@ -101,7 +101,7 @@ def test_framing_is_learned_from_the_training_slices(hu, cropped):
 
 def test_a_slice_without_lungs_is_not_cropped():
     disc = np.hypot(*(np.mgrid[:90, :90] - 45)) < 35
-    assert frame_slice(np.where(disc, 210, 20).astype(np.uint8)) == Frame(note="no lungs found, not cropped")
+    assert frame_slice(np.where(disc, 210, 20).astype(np.uint8)) == Frame(air=0.0, note="no lungs found, not cropped")
     assert frame_slice(np.full((90, 90), 9, np.uint8)).note
 
 
@@ -181,11 +181,12 @@ def test_slices_of_a_scan_without_lung_are_not_predicted(scan):
     for section in abdomen:  # its lungs are filled
         section[find_body(section[None])[0]] = 40
     longer = np.concatenate([abdomen, scan.astype(np.float32)])
-    maps = predictor.predict_hu(longer, window=LUNG)
+    maps = predictor.predict_hu(longer, window=LUNG).map
     assert maps.shape == longer.shape and not maps[:6].any() and maps[12].any()
     slices = ScanSlices(abdomen, FRAMED, window=LUNG)
     assert len(slices) == 0 and slices.note == "no lungs found, not predicted"
-    assert not predictor.predict_hu(abdomen, window=LUNG).any()
+    found = predictor.predict_hu(abdomen, window=LUNG)
+    assert not found.map.any() and found.note == slices.note
 
 
 def test_a_scan_that_is_cropped_already_stays_so(scan):

@@ -10,7 +10,6 @@ from data.augmentation import Augmentation, random_positions
 from data.datasets import LesionSlices, ScanSlices, UnlabeledSlices
 from data.folders import list_slices, pair_by_stem
 from data.phantom.slices import draw_slice
-from data.preprocess.framing import WHOLE
 from data.preprocess.orientation import mirror_axis, thumbnail, turns_towards, typical_slice
 from data.preprocess.preprocessing import Placement, Preprocessing
 from data.preprocess.window import LUNG
@@ -222,4 +221,6 @@ def test_real_slices_of_the_other_orientation():
         turned.setdefault("corona" in file.name, []).append(placement.turns)
     assert np.mean(np.array(turned[True]) == 2) > 0.95 and np.mean(np.array(turned[False]) == 0) > 0.97
     assert not any(placement.turns for placement in UnlabeledSlices(test + labeled, fitted).placements)
-    assert all(placement.frame is WHOLE for placement in UnlabeledSlices(test + labeled + unlabeled, fitted).placements)
+    assert all(
+        placement.frame.box is None for placement in UnlabeledSlices(test + labeled + unlabeled, fitted).placements
+    )

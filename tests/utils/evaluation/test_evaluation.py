@@ -70,7 +70,7 @@ def score(call, data, out, *folders, flags=()):
 def test_saved_maps_score_as_the_model_that_made_them(call, data, predicted, tmp_path):
     score(call, data, tmp_path / "scores", predicted / "prob")
     for row, saved in zip(table(predicted), table(tmp_path / "scores"), strict=True):
-        assert saved == {"model": "prob", **row}
+        assert saved | {"note": ""} == {"model": "prob", **row}
     score(call, data, tmp_path / "of_masks", predicted)
     for row, saved in zip(table(predicted), table(tmp_path / "of_masks"), strict=True):
         assert (saved["dice"], saved["hd95"]) == (row["dice"], row["hd95"]) and saved["tm_dice"] != row["tm_dice"]
