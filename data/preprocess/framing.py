@@ -97,7 +97,7 @@ def _placed(body: np.ndarray, inner: Box, shape: Sequence[int]) -> np.ndarray:
     top, bottom = (round(edge * SIDE / height) for edge in (inner.top, inner.bottom))
     whole = Image.new("1", (SIDE, SIDE))
     whole.paste(Image.fromarray(body).resize((right - left, bottom - top)), (left, top))
-    return np.asarray(whole)
+    return np.array(whole)
 
 
 def frame_scan(hu: np.ndarray, *, within_lungs: bool = False) -> tuple[list[Frame], np.ndarray]:

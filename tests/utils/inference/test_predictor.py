@@ -1,17 +1,23 @@
 """Predictor: the same from a path, an image and an array, from slices and scans, by one network or several."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from data.datasets import UnlabeledSlices
 from data.errors import InputError
 from data.folders import list_slices
 from data.io.volumes import read_scan
+from data.phantom.slices import draw_slice
+from data.preprocess.lungs import find_body, find_lungs
 from data.preprocess.preprocessing import Preprocessing
+from data.preprocess.window import LUNG
 from models import build_model
 from utils.checkpoint import save_checkpoint
-from utils.inference.predictor import Predictor
+from utils.inference.predictor import TOO_MUCH, Predictor
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +33,11 @@ def checkpoints(tmp_path_factory):
 @pytest.fixture(scope="module")
 def predictor(checkpoints):
     return Predictor(checkpoints[0], device="cpu", image_size=48)
+
+
+@pytest.fixture
+def hu_slice():
+    return draw_slice(np.random.default_rng(0), 96)[0]
 
 
 @pytest.fixture
@@ -149,3 +160,51 @@ def test_scans_by_path_and_as_hounsfield_units(predictor, scans):
     found = predictor.predict_scan(path)
     assert found.shape == hu.shape and found.dtype == np.uint8 and found.std() > 0
     assert np.array_equal(predictor.predict_scan(hu), found)
+
+
+def everything(images):
+    return torch.cat([-torch.ones_like(images), torch.ones_like(images)], dim=1)
+
+
+def test_doubts_are_noted(phantom):
+    """An unlike picture, a slice without lungs, and more lesion than lung; a plausible slice has no note."""
+    files = list_slices(phantom / "Train-Image")
+    cropping = Preprocessing(image_size=48, align_frame=True)
+    learned = cropping.learn(UnlabeledSlices(files, cropping).thumbnails, cropped=[])
+    model, framed = torch.nn.Identity(), replace(learned, align_frame=True)
+    model.forward = everything
+    predictor = Predictor((model, framed), device="cpu", tta=False)
+    stripes = np.tile(np.repeat([40, 200], 12), (72, 3)).astype(np.uint8)
+    assert "unlike the training slices" in predictor.predict(stripes).note
+    disc = (np.hypot(*(np.mgrid[:90, :90] - 45)) < 35) * np.uint8(190) + np.uint8(20)
+    assert "no lungs found" in predictor.predict(disc).note
+    assert predictor.predict(files[0]).note == TOO_MUCH
+    model.forward = lambda images: -everything(images)
+    assert predictor.predict(files[0]).note == ""
+
+
+def test_scans_that_lie_otherwise_than_they_say_are_noted(scans):
+    hu = read_scan(next((scans / "COVID-19-20").glob("*_ct.nii.gz"))).slices
+    gray = [Image.fromarray(LUNG.to_gray(section)) for section in hu]
+    model = torch.nn.Identity()
+    model.forward = lambda images: -everything(images)
+    predictor = Predictor((model, Preprocessing(image_size=48).fit(gray, frame=False)), device="cpu", tta=False)
+    assert predictor.predict_hu(hu, window=LUNG).note == ""
+    found = predictor.predict_hu(np.rot90(hu, 1, (1, 2)).copy(), window=LUNG, note="known before")
+    assert found.note == "known before; seems rotated by 270 degrees; check the orientation in the file"
+
+
+def test_lesions_within_the_lungs(hu_slice):
+    """Only with --within_lungs, and then also of a slice that is not cropped."""
+    model = torch.nn.Identity()
+    model.forward = everything
+    for preprocessing in (Preprocessing(image_size=48), Preprocessing(image_size=48, align_frame=True)):
+        free, within = (
+            Predictor((model, preprocessing), device="cpu", tta=False, within_lungs=flag).predict(
+                LUNG.to_gray(hu_slice)
+            )
+            for flag in (False, True)
+        )
+        lungs = find_lungs(hu_slice[None], find_body(hu_slice[None]))[0]
+        assert free.mask.sum() > 1.5 * within.mask.sum()
+        assert within.mask[lungs].mean() > 0.95 and lungs[within.mask].mean() > 0.8
