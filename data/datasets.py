@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from data.io.images import read_all, read_image, read_pair
 from data.labels import IGNORE
-from data.preprocess.framing import WHOLE, Frame, are_cropped, frame_scan, is_cropped
-from data.preprocess.orientation import thumbnail
+from data.preprocess.framing import WHOLE, Frame, are_cropped, frame_scan
+from data.preprocess.orientation import portrait
 from data.preprocess.preprocessing import Placement, Preprocessing
 from data.preprocess.window import Window
 
@@ -37,9 +37,9 @@ class _DecodedSlices(Dataset):
             decoded, *place = self._decode(file)
             counts = torch.stack([plane.flatten().bincount(minlength=256) for plane in decoded])
             image = decoded[0].numpy()
-            return decoded if self.kept else None, counts.int(), thumbnail(image), is_cropped(image), place
+            return decoded if self.kept else None, counts.int(), portrait(image), place
 
-        decoded, histograms, self.thumbnails, self.cropped, self._places = zip(*read_all(look, self.files), strict=True)
+        decoded, histograms, self.portraits, self._places = zip(*read_all(look, self.files), strict=True)
         self._cache = decoded if self.kept else None
         self.histograms = torch.stack(histograms)  # int32 (files, planes, 256): pixels of each value
         self.reorient(preprocessing)
@@ -47,8 +47,8 @@ class _DecodedSlices(Dataset):
     def reorient(self, preprocessing: Preprocessing) -> None:
         """Rotate the slices as ``preprocessing`` does; they keep size, gray levels and frame."""
         self.preprocessing = preprocessing
-        places = zip(self.thumbnails, self._places, strict=True)
-        self.placements = [preprocessing.place(small, *place) for small, place in places]
+        places = zip(self.portraits, self._places, strict=True)
+        self.placements = [preprocessing.place(slice_, *place) for slice_, place in places]
 
     def _decode(self, file: Any) -> tuple[Tensor, int, int, Frame]:
         raise NotImplementedError
@@ -157,7 +157,9 @@ class ScanSlices(Dataset):
         self.hu, self.preprocessing, self.window = hu, preprocessing, window
         frames, with_lung = [WHOLE] * len(hu), np.ones(len(hu), bool)
         middle = range(len(hu) // 3, len(hu) - len(hu) // 3, max(1, len(hu) // 24))
-        if preprocessing.align_frame and not are_cropped([is_cropped(window.to_gray(hu[index])) for index in middle]):
+        if preprocessing.align_frame and not are_cropped(
+            [portrait(window.to_gray(hu[index])).cropped for index in middle]
+        ):
             frames, with_lung = frame_scan(hu, within_lungs=preprocessing.within_lungs)
         self.shown = with_lung if shown is None else shown
         self.indices: list[int] = np.flatnonzero(self.shown).tolist()
@@ -171,8 +173,7 @@ class ScanSlices(Dataset):
         """What may be wrong with the scan, by the mean of slices from its middle third, which show both lungs best."""
         middle = range(len(self) // 3, len(self) - len(self) // 3, max(1, len(self) // 24))
         mean = np.mean([self._prepared(item).numpy() for item in middle], axis=0)
-        small = thumbnail(mean.astype(np.uint8))
-        place = preprocessing.place(small, self.hu.shape[1], self.hu.shape[2], WHOLE)
+        place = preprocessing.place(portrait(mean.astype(np.uint8)), self.hu.shape[1], self.hu.shape[2], WHOLE)
         turns = (place.turns - self.placements[0].turns) % 4
         if place.frame.note or not (turns and preprocessing.align_turns):
             return place.frame.note

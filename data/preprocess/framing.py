@@ -11,10 +11,16 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from data.preprocess.lungs import LEAST_SHARE, SIDE, close_lungs, find_body, find_in_slice, find_lungs
+from data.preprocess.lungs import (
+    LEAST_SHARE,
+    SIDE,
+    close_lungs,
+    find_body,
+    find_in_slice,
+    find_lungs,
+    touches_borders,
+)
 
-NEAR = 0.06  # of the side: closer to a border, lungs were cropped to; consolidated ones leave a wider margin at one
-CROPPED_SIDES = 2  # that are near, at least, in a slice that is cropped to the lungs
 MOST = 0.9  # of the training slices must be cropped for others to be
 LEAST_LUNG = 0.01  # of a slice, to predict it
 PAD = 0.03  # of the box, added at each side
@@ -50,13 +56,8 @@ class Frame(NamedTuple):
 WHOLE = Frame()
 
 
-def is_cropped(gray: np.ndarray) -> bool:
-    """Whether a slice uint8 ``(H, W)`` is cropped to the lungs: at two sides or more, they are near the border."""
-    return _touches_borders(find_in_slice(gray)[1])
-
-
 def are_cropped(flags: Sequence[bool]) -> bool:
-    """Whether training slices are cropped to the lungs, by ``is_cropped`` of each."""
+    """Whether training slices are cropped to the lungs, by whether each is."""
     return bool(sum(flags) >= MOST * len(flags))
 
 
@@ -71,7 +72,7 @@ def frame_slice(gray: np.ndarray, *, within_lungs: bool = False) -> Frame:
     air = float(lungs.mean()) * (inner.bottom - inner.top) * (inner.right - inner.left) / gray.size
     limit = close_lungs(lungs) if within_lungs else body
     limit = _placed(limit, inner, gray.shape) if has_border else limit
-    if _touches_borders(lungs):
+    if touches_borders(lungs):
         return Frame(inner if has_border else None, limit if within_lungs else None, air)
     if lungs.mean() < LEAST_LUNG:
         return Frame(air=air, note="no lungs found, not cropped")
@@ -139,14 +140,6 @@ def _largest_spaces(lungs: np.ndarray) -> np.ndarray:
 def _pixels(edges: np.ndarray, shape: Sequence[int]) -> Box:
     (top, bottom), (left, right) = np.round(edges * np.array(shape)[:, None]).astype(int).tolist()
     return Box(left, top, right, bottom)
-
-
-def _touches_borders(lungs: np.ndarray) -> bool:
-    if not lungs.any():
-        return False
-    spans = [np.flatnonzero(lungs.any(axis=axis)) for axis in (1, 0)]
-    margins = [margin for span in spans for margin in (span[0], SIDE - 1 - span[-1])]
-    return bool(sum(margin <= NEAR * SIDE for margin in margins) >= CROPPED_SIDES)
 
 
 def _box_edges(body: np.ndarray, lungs: np.ndarray) -> np.ndarray:

@@ -9,6 +9,8 @@ from PIL import Image
 TISSUE, AIR = -500, -320  # HU: a body is above, lungs are below, lesions in them between
 LEAST_LUNG = 0.002  # of the volume, for an air space to count as lung
 SIDE = 128  # pixels a side at which a slice is searched
+NEAR = 0.06  # of the side: closer to a border, lungs were cropped to; consolidated ones leave a wider margin at one
+CROPPED_SIDES = 2  # that are near, at least, in a slice that is cropped to the lungs
 NOISE = 5  # pixels of that, side of the median filter against it
 LEAST_SHARE = 0.1  # of the largest air space of a slice, for another one to count as lung
 
@@ -55,6 +57,15 @@ def find_in_slice(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     sizes[0] = 0
     large = sizes >= max(1, LEAST_SHARE * sizes.max())
     return body, large[spaces]
+
+
+def touches_borders(lungs: np.ndarray) -> bool:
+    """Whether a slice is cropped to its lungs, bool ``(128, 128)``: at two sides or more, they are near the border."""
+    if not lungs.any():
+        return False
+    spans = [np.flatnonzero(lungs.any(axis=axis)) for axis in (1, 0)]
+    margins = [margin for span in spans for margin in (span[0], SIDE - 1 - span[-1])]
+    return bool(sum(margin <= NEAR * SIDE for margin in margins) >= CROPPED_SIDES)
 
 
 def close_lungs(lungs: np.ndarray) -> np.ndarray:

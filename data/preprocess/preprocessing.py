@@ -10,9 +10,18 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from data.preprocess.framing import WHOLE, Box, Frame, are_cropped, frame_slice, is_cropped
+from data.preprocess.framing import WHOLE, Box, Frame, are_cropped, frame_slice
 from data.preprocess.grays import align_grays
-from data.preprocess.orientation import likeness, mirror_axis, thumbnail, turns_towards, typical_slice, upright_turns
+from data.preprocess.orientation import (
+    Portrait,
+    front_to_back,
+    likeness,
+    mirror_axis,
+    portrait,
+    turns_towards,
+    typical_slice,
+    upright_turns,
+)
 
 
 class Placement(NamedTuple):
@@ -30,7 +39,8 @@ class Preprocessing:
 
     image_size: the side to which slices are resized. align_grays: bring the gray levels of different sources together
     (grays.py). align_frame: crop slices to the lungs (framing.py), as the training slices are. typical_slice: slices
-    are rotated to its orientation (orientation.py); None: it is unknown. align_turns: rotate them, if it is known.
+    are rotated to its orientation (orientation.py), with the help of front_to_back; None: it is unknown. align_turns:
+    rotate them, if it is known.
     least_likeness: of the training slices to it; what is less like it gets a note. within_lungs: there is no lesion
     beyond the lungs, closed over lesions.
     The defaults apply to checkpoints without these entries.
@@ -41,32 +51,33 @@ class Preprocessing:
     align_frame: bool = False
     align_turns: bool = True
     typical_slice: list[list[float]] | None = None
+    front_to_back: list[list[list[float]]] | None = None
     least_likeness: float | None = None
     within_lungs: bool = False
 
     def fit(self, images: Iterable[Image.Image], *, turns: bool = True, frame: bool = True) -> "Preprocessing":
-        """The same preprocessing, which also rotates slices to the orientation of most of these 8-bit gray images, and
-        crops them to the lungs if these are. Leaves out one or the other if told so."""
-        resampled = [self.resample(image).numpy() for image in images]
-        cropped = [is_cropped(image) for image in resampled] if frame else []
-        return self.learn([thumbnail(image) for image in resampled] if turns else [], cropped)
+        """The same preprocessing, which also rotates slices to the orientation of most of these 8-bit gray images
+        (unless ``turns`` is False), and crops them to the lungs if these are (unless ``frame`` is False)."""
+        return self.learn([portrait(self.resample(image).numpy()) for image in images], turns=turns, frame=frame)
 
-    def learn(self, thumbnails: Sequence[np.ndarray], cropped: Sequence[bool]) -> "Preprocessing":
-        """``fit`` by the thumbnails (orientation.py) of resampled slices, and by whether each is cropped to the lungs
-        (framing.py); an empty sequence leaves the one or the other out."""
-        learned = replace(self, align_frame=len(cropped) > 0 and are_cropped(cropped))
-        if len(thumbnails) == 0:
+    def learn(self, portraits: Sequence[Portrait], *, turns: bool = True, frame: bool = True) -> "Preprocessing":
+        """``fit`` by the portraits (orientation.py) of resampled slices."""
+        learned = replace(self, align_frame=frame and are_cropped([each.cropped for each in portraits]))
+        if not turns:
             return learned
-        typical = typical_slice(thumbnails)
+        typical = typical_slice(each.gray for each in portraits)
         return replace(
-            learned, typical_slice=typical, least_likeness=min(likeness(typical, small) for small in thumbnails)
+            learned,
+            typical_slice=typical,
+            front_to_back=front_to_back(portraits, mirror_axis(typical)),
+            least_likeness=min(likeness(typical, each.gray) for each in portraits),
         )
 
     def apply(self, image: Image.Image) -> tuple[Tensor, Placement]:
         """Prepare an 8-bit gray image: float32 ``(1, size, size)`` in [0, 1], and the placement for ``undo``."""
         frame = self.frame(image)
         pixels = self.resample(image, frame.box)
-        placement = self.place(thumbnail(pixels.numpy()), image.height, image.width, frame)
+        placement = self.place(portrait(pixels.numpy()), image.height, image.width, frame)
         return pixels.rot90(placement.turns)[None].float() / 255, placement
 
     def undo(self, probabilities: Tensor, placement: Placement) -> Tensor:
@@ -95,12 +106,12 @@ class Preprocessing:
         frame = frame_slice(np.asarray(image), within_lungs=self.within_lungs)
         return frame if self.align_frame else frame._replace(box=None)
 
-    def place(self, small: np.ndarray, height: int, width: int, frame: Frame) -> Placement:
-        """The placement of a slice, given its ``thumbnail`` (orientation.py), its own size and its frame."""
+    def place(self, slice_: Portrait, height: int, width: int, frame: Frame) -> Placement:
+        """The placement of a slice, given its portrait (orientation.py), its own size and its frame."""
         least = -1.0 if self.least_likeness is None else self.least_likeness
-        if self.typical_slice and likeness(self.typical_slice, small) < least:
+        if self.typical_slice and likeness(self.typical_slice, slice_.gray) < least:
             frame = frame.with_note("unlike the training slices")
-        return Placement(self.turns_of(small), height, width, frame)
+        return Placement(self.turns_of(slice_, framed=frame.box is not None), height, width, frame)
 
     def resample(self, image: Image.Image, box: Box | None = None) -> Tensor:
         """Crop a slice, align its gray levels and resize it, but do not rotate it: uint8 ``(size, size)``."""
@@ -114,9 +125,9 @@ class Preprocessing:
         image = image.crop(box) if box else image
         return torch.from_numpy(np.array(image.resize((self.image_size, self.image_size), resample)))
 
-    def turns_of(self, small: np.ndarray) -> int:
-        """The quarter turns that a slice needs, by its ``thumbnail`` (orientation.py)."""
-        return turns_towards(self._orientation, small) if self._orientation else 0
+    def turns_of(self, slice_: Portrait, *, framed: bool) -> int:
+        """The quarter turns that a slice needs, by its portrait (orientation.py); ``framed``: if it was cropped."""
+        return turns_towards(self._orientation, slice_, self.front_to_back, framed=framed) if self._orientation else 0
 
     @property
     def _orientation(self) -> list[list[float]] | None:
@@ -125,7 +136,7 @@ class Preprocessing:
     @property
     def before_rotation(self) -> "Preprocessing":
         """The same without orientation: what decides how a file is decoded."""
-        return replace(self, typical_slice=None, least_likeness=None, align_turns=True)
+        return replace(self, typical_slice=None, front_to_back=None, least_likeness=None, align_turns=True)
 
     @property
     def upright_turns(self) -> int:

@@ -46,16 +46,12 @@ def read_labeled(
     plain = Preprocessing(image_size=config.image_size, align_grays=config.align_grays)
     labeled = LesionSlices(train_pairs, plain, cache_gb=config.cache_gb)  # never cropped: others are, to be like these
     known = start.preprocessing if start else plain  # of an earlier run, if any
-    learned = plain.learn(
-        labeled.thumbnails if config.align_turns and not known.typical_slice else [],
-        labeled.cropped if config.align_frame and not known.align_frame else [],
-    )
-    of_typical = known if known.typical_slice else learned
+    learned = plain.learn(labeled.portraits)
+    oriented = known if known.typical_slice else learned
     preprocessing = replace(plain, align_frame=config.align_frame and (known.align_frame or learned.align_frame))
     if config.align_turns:
-        preprocessing = replace(
-            preprocessing, typical_slice=of_typical.typical_slice, least_likeness=of_typical.least_likeness
-        )
+        names = ("typical_slice", "front_to_back", "least_likeness")
+        preprocessing = replace(preprocessing, **{name: getattr(oriented, name) for name in names})
     labeled.reorient(preprocessing)
     validation = LesionSlices(val_pairs, preprocessing, cache_gb=config.cache_gb) if val_pairs else None
     report_pairs("labeled", labeled)

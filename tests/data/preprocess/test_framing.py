@@ -14,8 +14,9 @@ from data.datasets import ScanSlices, UnlabeledSlices
 from data.io.volumes import read_scan
 from data.phantom.slices import draw_slice
 from data.phantom.volumes import draw_volume
-from data.preprocess.framing import WHOLE, Box, Frame, frame_scan, frame_slice, is_cropped
+from data.preprocess.framing import WHOLE, Box, Frame, frame_scan, frame_slice
 from data.preprocess.lungs import box, find_body, find_lungs
+from data.preprocess.orientation import portrait
 from data.preprocess.preprocessing import Placement, Preprocessing
 from data.preprocess.window import LUNG
 from utils.inference.predictor import Predictor
@@ -79,7 +80,7 @@ def test_the_lungs_are_found_whatever_the_gray_levels(hu):
 
 def test_cropped_slices_stay_as_they_are(cropped):
     for gray in cropped:
-        assert is_cropped(gray) and frame_slice(gray)[:2] == (None, None)
+        assert portrait(gray).cropped and frame_slice(gray)[:2] == (None, None)
         plain, _ = replace(FRAMED, align_frame=False).apply(Image.fromarray(gray))
         assert torch.equal(FRAMED.apply(Image.fromarray(gray))[0], plain)
 

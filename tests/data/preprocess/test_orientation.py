@@ -10,7 +10,7 @@ from data.augmentation import Augmentation, random_positions
 from data.datasets import LesionSlices, ScanSlices, UnlabeledSlices
 from data.folders import list_slices, pair_by_stem
 from data.phantom.slices import draw_slice
-from data.preprocess.orientation import mirror_axis, thumbnail, turns_towards, typical_slice
+from data.preprocess.orientation import mirror_axis, portrait, thumbnail, turns_towards, typical_slice
 from data.preprocess.preprocessing import Placement, Preprocessing
 from data.preprocess.window import LUNG
 from utils.checkpoint import read_checkpoint
@@ -37,7 +37,7 @@ def test_slices_are_rotated_back_and_mirror_images_match(chests, turns, lying):
     for chest in chests[12:]:
         for side in (chest, chest[:, ::-1]):
             turned = np.ascontiguousarray(np.rot90(side, lying - turns))
-            found.append(turns_towards(typical, thumbnail(turned)))
+            found.append(turns_towards(typical, portrait(turned)))
     # At the apex and the base there is no heart: front and back are much alike, and in doubt a slice stays.
     assert found.count(turns) == 24 if turns != 2 else 16 <= found.count(2) == 24 - found.count(0)
 
@@ -50,7 +50,7 @@ def test_the_lungs_are_side_by_side_or_one_above_the_other(chests, typical):
 
 
 def test_a_slice_of_one_gray_stays(typical):
-    assert turns_towards(typical, thumbnail(np.full((40, 30), 7, np.uint8))) == 0
+    assert turns_towards(typical, portrait(np.full((40, 30), 7, np.uint8))) == 0
 
 
 TURNS = [0, 3, 0, 1]  # after which a slice lies as before; half a turn is left alone in doubt
@@ -61,7 +61,7 @@ def test_data_sets_rotate_images_and_masks_together(phantom, tmp_path, cache_gb)
     pairs = pair_by_stem(phantom / "Train-Image", phantom / "Train-Mask")
     as_stored = LesionSlices(pairs, PLAIN)
     fitted = PLAIN.fit(Image.open(image) for image, _ in pairs)
-    assert fitted == PLAIN.learn(as_stored.thumbnails, as_stored.cropped)
+    assert fitted == PLAIN.learn(as_stored.portraits)
     for number, pair in enumerate(pairs):
         for path, kind in zip(pair, ("image", "mask"), strict=True):
             (tmp_path / kind).mkdir(exist_ok=True)
@@ -214,7 +214,7 @@ def test_real_slices_of_the_other_orientation():
     test = list_slices(folders[2] / "LungInfection-Test" / "Imgs")
     plain = Preprocessing(image_size=96, align_grays=True)
     slices = UnlabeledSlices(labeled, plain)
-    fitted = plain.learn(slices.thumbnails, slices.cropped)
+    fitted = plain.learn(slices.portraits)
     assert fitted.mirror_axis == -2 and fitted.upright_turns == 1 and fitted.align_frame
     turned = {}
     for file, placement in zip(unlabeled, UnlabeledSlices(unlabeled, fitted).placements, strict=True):

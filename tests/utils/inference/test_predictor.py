@@ -170,7 +170,7 @@ def test_doubts_are_noted(phantom):
     """An unlike picture, a slice without lungs, and more lesion than lung; a plausible slice has no note."""
     files = list_slices(phantom / "Train-Image")
     cropping = Preprocessing(image_size=48, align_frame=True)
-    learned = cropping.learn(UnlabeledSlices(files, cropping).thumbnails, cropped=[])
+    learned = cropping.learn(UnlabeledSlices(files, cropping).portraits)
     model, framed = torch.nn.Identity(), replace(learned, align_frame=True)
     model.forward = everything
     predictor = Predictor((model, framed), device="cpu", tta=False)
