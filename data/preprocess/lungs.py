@@ -9,6 +9,8 @@ from PIL import Image
 TISSUE, AIR = -500, -320  # HU: a body is above, lungs are below, lesions in them between
 LEAST_LUNG = 0.002  # of the volume, for an air space to count as lung
 SIDE = 128  # pixels a side at which a slice is searched
+FEW = 0.1  # of the body: less is dark if full of lesions, in a slice with much air around the body
+LEAST_CONTRAST = 0.3  # of lung to tissue, as a share of that of air; fat has about 0.1
 NEAR = 0.06  # of the side: closer to a border, lungs were cropped to; consolidated ones leave a wider margin at one
 CROPPED_SIDES = 2  # that are near, at least, in a slice that is cropped to the lungs
 NOISE = 5  # pixels of that, side of the median filter against it
@@ -52,11 +54,26 @@ def find_in_slice(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     corners = {parts[0, 0], parts[0, -1], parts[-1, 0], parts[-1, -1]} - {0}
     tissue = ndimage.binary_opening(~np.isin(parts, list(corners)), iterations=2)  # separates body and table
     body = ndimage.binary_fill_holes(_largest(tissue))
+    if corners and np.count_nonzero(dark & body) < FEW * np.count_nonzero(body):
+        dark = _darker_part(small, body, air=np.median(small[~body]))
     spaces, count = ndimage.label(dark & body)
     sizes = np.bincount(spaces.ravel(), minlength=count + 1)
     sizes[0] = 0
     large = sizes >= max(1, LEAST_SHARE * sizes.max())
     return body, large[spaces]
+
+
+def _darker_part(gray: np.ndarray, body: np.ndarray, *, air: float) -> np.ndarray:
+    """Where a body is lung, by Otsu's threshold of its own gray levels: with much air around it, that of the slice lies
+    between air and all of the body. Empty if the darker part is nearer to tissue than to ``air``, as fat is."""
+    from skimage.filters import threshold_otsu
+
+    inside = gray[body]
+    dark = (gray <= threshold_otsu(inside)) if inside.min() < inside.max() else np.zeros(gray.shape, bool)
+    if not (dark & body).any():
+        return dark
+    lung, tissue = np.median(gray[dark & body]), np.median(gray[~dark & body])
+    return dark if tissue - lung > LEAST_CONTRAST * (tissue - air) else np.zeros(gray.shape, bool)
 
 
 def touches_borders(lungs: np.ndarray) -> bool:
