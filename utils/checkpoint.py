@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data.errors import InputError
 from data.preprocess.preprocessing import Preprocessing
@@ -100,8 +100,13 @@ def rebuild(content: dict, path: Path | str) -> nn.Module:
         with torch.device("meta"):  # skips initial weights, which the file's replace
             model = build_model(**content["model"])
         # Copies, as a resumed run still needs the averaged weights of the file after the network has changed.
-        model.load_state_dict(copy.deepcopy(content["weights"]), assign=True)
+        weights = {name: _in_float32(tensor) for name, tensor in copy.deepcopy(content["weights"]).items()}
+        model.load_state_dict(weights, assign=True)
     except (KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: its weights do not fit its network ({reason}); download or copy it again") from error
     return model.to(memory_format=torch.channels_last)  # as when built; files may have another layout
+
+
+def _in_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor

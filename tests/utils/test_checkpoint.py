@@ -10,6 +10,7 @@ from data.errors import InputError
 from data.preprocess.preprocessing import Preprocessing
 from models import build_model
 from utils.checkpoint import load_model, save_checkpoint
+from utils.weights import save_half
 
 
 def content(model):
@@ -46,6 +47,20 @@ def test_a_bare_state_dict_is_enough(tmp_path, model):
     x = torch.rand(1, 1, 32, 32)
     assert torch.equal(rebuilt(x), model(x)) and not rebuilt.knows_turns
     assert preprocessing == Preprocessing()
+
+
+def test_half_precision_predicts_the_same_and_knows_no_path(tmp_path, model):
+    options = {"data_augmentation": True, "data_root": "/home/someone/data", "lr": 0.1}
+    run = {"script": "supervised_train.py", "options": options, "training": ["1"], "validation": []}
+    save_checkpoint(tmp_path / "model.pth", content(model) | {"run": run})
+    save_half(tmp_path / "model.pth", tmp_path / "half.pth")
+    rebuilt, preprocessing = load_model(tmp_path / "half.pth")
+    x = torch.rand(1, 1, 32, 32)
+    assert (rebuilt(x) - model(x)).abs().max() < 0.01 * model(x).std() and rebuilt.knows_turns
+    assert {weight.dtype for weight in rebuilt.parameters()} == {torch.float32}
+    assert preprocessing == Preprocessing(image_size=96)
+    assert b"someone" not in (tmp_path / "half.pth").read_bytes()
+    assert (tmp_path / "half.pth").stat().st_size < 0.7 * (tmp_path / "model.pth").stat().st_size
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, model):
