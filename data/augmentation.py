@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+TILES = (4, 8)  # along each side of a slice, for images in turn
+
 
 class Augmentation:
     """Move each slice of a batch and its mask at random, then vary the gray levels of the slice.
@@ -81,8 +83,71 @@ def vary_grays(images: Tensor) -> Tensor:
     return (images + draw(0, 0.04) * torch.randn_like(images)).clamp(0, 1)
 
 
+def vary_window(images: Tensor) -> Tensor:
+    """Move the gray levels of air and of bone, as other windows do, in a third of the images ``(N, 1, H, W)``."""
+    n, device = len(images), images.device
+    low, high = (_uniform(n, device, -0.2, 0.2).view(-1, 1, 1, 1) for _ in range(2))
+    return ((images - low) / (1 + high - low)).clamp(0, 1).where(_some(n, device, 1 / 3), images)
+
+
+def vary_sharpness(images: Tensor) -> Tensor:
+    """Blur or sharpen a third of the images ``(N, 1, H, W)``, as the kernels of scanners do."""
+    n, device = len(images), images.device
+    smooth = F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
+    changed = (images + _uniform(n, device, -1, 1.5).view(-1, 1, 1, 1) * (images - smooth)).clamp(0, 1)
+    return changed.where(_some(n, device, 1 / 3), images)
+
+
+def equalize_some(images: Tensor) -> Tensor:
+    """Equalize the contrast of a third of the images ``(N, 1, H, W)`` locally, in tiles of two sizes."""
+    n, device = len(images), images.device
+    clip, equal = _uniform(n, device, math.log(0.003), math.log(0.05)).exp(), images.clone()
+    for first, tiles in enumerate(TILES[:n]):  # a random number of tiles would make the host wait for the GPU
+        equal[first :: len(TILES)] = equalize(images[first :: len(TILES)], tiles=tiles, clip=clip[first :: len(TILES)])
+    share = _uniform(n, device, 0.3, 1).view(-1, 1, 1, 1)
+    return images.lerp(equal, share).where(_some(n, device, 1 / 3), images)
+
+
+def equalize(images: Tensor, *, tiles: int, clip: Tensor) -> Tensor:
+    """Contrast-limited adaptive histogram equalization (CLAHE; Zuiderveld 1994) of images ``(N, 1, H, W)`` in [0, 1].
+
+    tiles: along each side; every one has its own mapping of gray levels, and a pixel the bilinear mean of the mappings
+    of the nearest four. clip: the largest share of a tile's pixels that counts for one of 256 gray levels ``(N,)``.
+    """
+    n, _, height, width = images.shape
+    sides = [-(-side // tiles) for side in (height, width)]
+    padding = (0, sides[1] * tiles - width, 0, sides[0] * tiles - height)
+    levels = (F.pad(images, padding, mode="replicate") * 255).round().long()[:, 0]
+    of_tile = levels.view(n, tiles, sides[0], tiles, sides[1]).transpose(2, 3).flatten(3)  # (n, tiles, tiles, pixels)
+    counts = torch.zeros(n, tiles, tiles, 256, device=images.device)
+    counts.scatter_add_(3, of_tile, torch.ones_like(of_tile, dtype=counts.dtype))
+    shares = counts / of_tile.shape[3]
+    clipped = shares.minimum(clip.view(-1, 1, 1, 1))
+    mapping = (clipped + (1 - clipped.sum(dim=3, keepdim=True)) / 256).cumsum(dim=3)
+
+    def near(side: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        place = ((torch.arange(length, device=images.device) + 0.5) / side - 0.5).clamp(0, tiles - 1)
+        first = place.floor().long().clamp(max=max(0, tiles - 2))
+        return first, (first + 1).clamp(max=tiles - 1), place - first
+
+    (top, bottom, down), (left, right, along) = near(sides[0], height), near(sides[1], width)
+    levels, sample = levels[:, :height, :width], torch.arange(n, device=images.device).view(-1, 1, 1)
+
+    def mapped(rows: Tensor, columns: Tensor) -> Tensor:
+        return mapping[sample, rows.view(-1, 1), columns.view(1, -1), levels]
+
+    down, along = down.view(-1, 1), along.view(1, -1)
+    upper = mapped(top, left).lerp(mapped(top, right), along.expand(height, width))
+    lower = mapped(bottom, left).lerp(mapped(bottom, right), along.expand(height, width))
+    return upper.lerp(lower, down.expand(height, width))[:, None]
+
+
+def _some(n: int, device: torch.device, share: float) -> Tensor:
+    return torch.rand(n, 1, 1, 1, device=device) < share
+
+
 GEOMETRY = [move_randomly]  # steps for images and masks, given the axis to mirror along
-GRAYS = [vary_grays]  # steps for images
+GRAYS = [equalize_some, vary_grays, vary_window, vary_sharpness]  # steps for images
 
 
 def cut_and_mix(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

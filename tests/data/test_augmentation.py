@@ -1,9 +1,12 @@
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
+from skimage.exposure import equalize_adapthist
 
-from data.augmentation import Augmentation, move, random_positions, vary_grays
+from data.augmentation import GRAYS, Augmentation, equalize, move, random_positions, vary_grays
 
 
 def pattern(n):
@@ -84,3 +87,26 @@ def test_gray_levels_vary_from_slice_to_slice_and_stay_in_range():
     means = varied.mean(dim=(1, 2, 3))
     assert len(set(means.tolist())) == 32 and (means - 0.5).abs().max() < 0.2
     assert (varied - images).flatten(1).std(dim=1).min() > 0
+
+
+@pytest.mark.parametrize("step", GRAYS)
+def test_every_step_changes_some_slices_and_keeps_the_range(step):
+    torch.manual_seed(0)
+    images = torch.rand(96, 1, 40, 48)
+    changed = step(images)
+    assert changed.shape == images.shape and changed.min() >= 0 and changed.max() <= 1
+    share = (changed != images).flatten(1).any(dim=1).float().mean()
+    assert share == 1 if step is vary_grays else 0.2 < share < 0.5
+
+
+@pytest.mark.parametrize(("tiles", "clip"), [(4, 0.01), (4, 0.05), (8, 0.02), (2, 0.005)])
+def test_equalization_agrees_with_scikit_image(tiles, clip):
+    grays = gaussian_filter(np.random.default_rng(0).normal(size=(2, 96, 96)), (0, 4, 4))
+    grays = np.round(255 * (grays - grays.min()) / np.ptp(grays)) / 255
+    images = torch.from_numpy(grays)[:, None].float()
+    ours = equalize(images, tiles=tiles, clip=torch.full((2,), clip))
+    for gray, image in zip(grays, ours[:, 0].numpy(), strict=True):
+        theirs = equalize_adapthist(gray, kernel_size=96 // tiles, clip_limit=clip)
+        inner = (slice(96 // tiles, -(96 // tiles)),) * 2 if tiles > 2 else (slice(None),) * 2  # it pads by reflection
+        assert np.corrcoef(image[inner].ravel(), theirs[inner].ravel())[0, 1] > 0.97
+        assert np.corrcoef(image.ravel(), theirs.ravel())[0, 1] > np.corrcoef(image.ravel(), gray.ravel())[0, 1] - 0.02
