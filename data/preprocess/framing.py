@@ -21,7 +21,7 @@ from data.preprocess.lungs import (
     touches_borders,
 )
 
-MOST = 0.9  # of the training slices must be cropped for others to be
+MOST = 0.9  # of the training slices must be cropped for others to be; of a cropped slice is body, not air around it
 LEAST_LUNG = 0.01  # of a slice, to predict it
 PAD = 0.03  # of the box, added at each side
 ASYMMETRY = 1.25  # of the chest wall: a side that is thicker than this times the other one is consolidated lung
@@ -75,7 +75,9 @@ def frame_slice(gray: np.ndarray, *, within_lungs: bool = False) -> Frame:
     if touches_borders(lungs):
         return Frame(inner if has_border else None, limit if within_lungs else None, air)
     if lungs.mean() < LEAST_LUNG:
-        return Frame(air=air, note="no lungs found, not cropped")
+        if body.mean() > MOST:  # perhaps cropped to lungs full of lesions
+            return Frame(air=air, note="no lungs found, not cropped")
+        return Frame(None, np.zeros_like(body), air, "no lungs found, not predicted")
     left, top, right, bottom = _pixels(_box_edges(body, lungs), (inner.bottom - inner.top, inner.right - inner.left))
     return Frame(Box(inner.left + left, inner.top + top, inner.left + right, inner.top + bottom), limit, air)
 

@@ -100,10 +100,13 @@ def test_framing_is_learned_from_the_training_slices(hu, cropped):
     assert not plain.fit(crops, frame=False).align_frame
 
 
-def test_a_slice_without_lungs_is_not_cropped():
+def test_a_slice_without_lungs_is_not_predicted_or_not_cropped():
+    """An abdomen with air around it; a slice that is all body, as lungs full of lesions are."""
     disc = np.hypot(*(np.mgrid[:90, :90] - 45)) < 35
-    assert frame_slice(np.where(disc, 210, 20).astype(np.uint8)) == Frame(air=0.0, note="no lungs found, not cropped")
-    assert frame_slice(np.full((90, 90), 9, np.uint8)).note
+    box, body, air, note = frame_slice(np.where(disc, 210, 20).astype(np.uint8))
+    assert box is None and not body.any() and air == 0 and note == "no lungs found, not predicted"
+    texture = np.random.default_rng(0).integers(180, 230, (90, 90), np.uint8)
+    assert frame_slice(texture)[:2] == (None, None)
 
 
 def test_consolidated_lungs_are_in_the_box(hu):
