@@ -80,7 +80,7 @@ def vary_grays(images: Tensor) -> Tensor:
     images = images.clamp(0, 1) ** draw(-math.log(1.3), math.log(1.3)).exp()
     images = (images * draw(0.9, 1.1)).clamp(0, 1)
     images = images.mean(dim=(1, 2, 3), keepdim=True).lerp(images, draw(0.8, 1.2))
-    return (images + draw(0, 0.04) * torch.randn_like(images)).clamp(0, 1)
+    return (images + draw(0, 0.06) * torch.randn_like(images)).clamp(0, 1)
 
 
 def vary_window(images: Tensor) -> Tensor:
@@ -99,13 +99,13 @@ def vary_sharpness(images: Tensor) -> Tensor:
 
 
 def equalize_some(images: Tensor) -> Tensor:
-    """Equalize the contrast of a third of the images ``(N, 1, H, W)`` locally, in tiles of two sizes."""
+    """Equalize the contrast of half of the images ``(N, 1, H, W)`` locally, in tiles of two sizes."""
     n, device = len(images), images.device
     clip, equal = _uniform(n, device, math.log(0.003), math.log(0.05)).exp(), images.clone()
     for first, tiles in enumerate(TILES[:n]):  # a random number of tiles would make the host wait for the GPU
         equal[first :: len(TILES)] = equalize(images[first :: len(TILES)], tiles=tiles, clip=clip[first :: len(TILES)])
     share = _uniform(n, device, 0.3, 1).view(-1, 1, 1, 1)
-    return images.lerp(equal, share).where(_some(n, device, 1 / 3), images)
+    return images.lerp(equal, share).where(_some(n, device, 1 / 2), images)
 
 
 def equalize(images: Tensor, *, tiles: int, clip: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ def test_every_step_changes_some_slices_and_keeps_the_range(step):
     changed = step(images)
     assert changed.shape == images.shape and changed.min() >= 0 and changed.max() <= 1
     share = (changed != images).flatten(1).any(dim=1).float().mean()
-    assert share == 1 if step is vary_grays else 0.2 < share < 0.5
+    assert share == 1 if step is vary_grays else 0.2 < share < 0.7
 
 
 @pytest.mark.parametrize(("tiles", "clip"), [(4, 0.01), (4, 0.05), (8, 0.02), (2, 0.005)])
