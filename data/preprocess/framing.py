@@ -21,7 +21,7 @@ from data.preprocess.lungs import (
     touches_borders,
 )
 
-MOST = 0.9  # of the training slices must be cropped for others to be; of a cropped slice is body, not air around it
+ALL_BODY = 0.9  # of a slice: with more body, it may be cropped to lungs that are full of lesions
 LEAST_LUNG = 0.01  # of a slice, to predict it
 PAD = 0.03  # of the box, added at each side
 ASYMMETRY = 1.25  # of the chest wall: a side that is thicker than this times the other one is consolidated lung
@@ -57,8 +57,11 @@ WHOLE = Frame()
 
 
 def are_cropped(flags: Sequence[bool]) -> bool:
-    """Whether training slices are cropped to the lungs, by whether each is."""
-    return bool(sum(flags) >= MOST * len(flags))
+    """Whether training slices are cropped to the lungs, by whether each is: more than half of them.
+
+    With one box for all slices of a scan, the lungs do not reach it at the apex and the base.
+    """
+    return sum(flags) > len(flags) / 2
 
 
 def frame_slice(gray: np.ndarray, *, within_lungs: bool = False) -> Frame:
@@ -75,7 +78,7 @@ def frame_slice(gray: np.ndarray, *, within_lungs: bool = False) -> Frame:
     if touches_borders(lungs):
         return Frame(inner if has_border else None, limit if within_lungs else None, air)
     if lungs.mean() < LEAST_LUNG:
-        if body.mean() > MOST:  # perhaps cropped to lungs full of lesions
+        if body.mean() > ALL_BODY:
             return Frame(air=air, note="no lungs found, not cropped")
         return Frame(None, np.zeros_like(body), air, "no lungs found, not predicted")
     left, top, right, bottom = _pixels(_box_edges(body, lungs), (inner.bottom - inner.top, inner.right - inner.left))
