@@ -164,7 +164,7 @@ class Predictor:
 
     def summary(self) -> dict:
         """The settings of preprocessing and prediction, for a table of results."""
-        return {**self.preprocessing.summary(), "tta": self.tta}
+        return {**self.preprocessing.summary(), "within_lungs": self.preprocessing.within_lungs, "tta": self.tta}
 
     def _adapted(self, preprocessing: Preprocessing) -> Preprocessing:
         """The preprocessing of a checkpoint with the settings that were given instead."""
