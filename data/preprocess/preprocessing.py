@@ -23,6 +23,8 @@ from data.preprocess.orientation import (
     upright_turns,
 )
 
+TOLERANCE = 0.8  # to the training slice that is least like the typical one; few of the same kind are less like it
+
 
 class Placement(NamedTuple):
     """Undoes the preprocessing of a slice: the quarter turns (of ``rot90``) that rotated it, its own size and frame."""
@@ -70,7 +72,7 @@ class Preprocessing:
             learned,
             typical_slice=typical,
             front_to_back=front_to_back(portraits, mirror_axis(typical)),
-            least_likeness=min(likeness(typical, each.gray) for each in portraits),
+            least_likeness=TOLERANCE * min(likeness(typical, each.gray) for each in portraits),
         )
 
     def apply(self, image: Image.Image) -> tuple[Tensor, Placement]:
