@@ -80,6 +80,9 @@ def _add_scan_options(parser: Parser) -> None:
     parser.add_argument(
         "--crop", choices=["none", "body", "lungs"], default="none", help="crop a scan to its body, or to its lungs"
     )
+    parser.add_argument(
+        "--any_values", action="store_true", help="convert volumes whose values can't be those of a chest CT, too"
+    )
     parser.add_argument("--size", type=number(int, 16), help="side of the square to resize to; default: as scanned")
     parser.add_argument("--workers", type=number(int, 1), default=os.cpu_count(), help="scans at a time")
 
