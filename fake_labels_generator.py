@@ -15,11 +15,7 @@ from data.io.volumes import write_like
 from data.labels import IGNORE, IGNORED_GRAY
 from utils.cli.machine import add_device_options
 from utils.cli.parser import Parser, exit_if_left_out, run
-from utils.cli.prediction import (
-    add_labeling_options,
-    add_prediction_options,
-    parse_labeling_options,
-)
+from utils.cli.prediction import add_labeling_options, add_prediction_options, parse_labeling_options
 from utils.config import LabelingConfig, PredictionConfig
 from utils.evaluation.metrics import scores
 from utils.evaluation.report import report_scans

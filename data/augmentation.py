@@ -1,6 +1,7 @@
 """Joint augmentation of slices and masks, a batch at a time, on the device of the batch."""
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -74,9 +75,7 @@ def move(images: Tensor, masks: Tensor, positions: Tensor) -> tuple[Tensor, Tens
 def vary_grays(images: Tensor) -> Tensor:
     """Gamma, brightness, contrast and noise, drawn for each of the images ``(N, 1, H, W)`` in [0, 1]."""
 
-    def draw(low: float, high: float) -> Tensor:
-        return _uniform(len(images), images.device, low, high).view(-1, 1, 1, 1)
-
+    draw = partial(_for_each, images)
     images = images.clamp(0, 1) ** draw(-math.log(1.3), math.log(1.3)).exp()
     images = (images * draw(0.9, 1.1)).clamp(0, 1)
     images = images.mean(dim=(1, 2, 3), keepdim=True).lerp(images, draw(0.8, 1.2))
@@ -85,27 +84,26 @@ def vary_grays(images: Tensor) -> Tensor:
 
 def vary_window(images: Tensor) -> Tensor:
     """Move the gray levels of air and of bone, as other windows do, in a third of the images ``(N, 1, H, W)``."""
-    n, device = len(images), images.device
-    low, high = (_uniform(n, device, -0.2, 0.2).view(-1, 1, 1, 1) for _ in range(2))
-    return ((images - low) / (1 + high - low)).clamp(0, 1).where(_some(n, device, 1 / 3), images)
+    low, high = _for_each(images, -0.2, 0.2), _for_each(images, -0.2, 0.2)
+    return ((images - low) / (1 + high - low)).clamp(0, 1).where(_some(images, 1 / 3), images)
 
 
 def vary_sharpness(images: Tensor) -> Tensor:
     """Blur or sharpen a third of the images ``(N, 1, H, W)``, as the kernels of scanners do."""
-    n, device = len(images), images.device
     smooth = F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
-    changed = (images + _uniform(n, device, -1, 1.5).view(-1, 1, 1, 1) * (images - smooth)).clamp(0, 1)
-    return changed.where(_some(n, device, 1 / 3), images)
+    changed = (images + _for_each(images, -1, 1.5) * (images - smooth)).clamp(0, 1)
+    return changed.where(_some(images, 1 / 3), images)
 
 
 def equalize_some(images: Tensor) -> Tensor:
     """Equalize the contrast of half of the images ``(N, 1, H, W)`` locally, in tiles of two sizes."""
-    n, device = len(images), images.device
-    clip, equal = _uniform(n, device, math.log(0.003), math.log(0.05)).exp(), images.clone()
-    for first, tiles in enumerate(TILES[:n]):  # a random number of tiles would make the host wait for the GPU
-        equal[first :: len(TILES)] = equalize(images[first :: len(TILES)], tiles=tiles, clip=clip[first :: len(TILES)])
-    share = _uniform(n, device, 0.3, 1).view(-1, 1, 1, 1)
-    return images.lerp(equal, share).where(_some(n, device, 1 / 2), images)
+    clip, equal = _for_each(images, math.log(0.003), math.log(0.05)).exp().flatten(), torch.empty_like(images)
+    for first, tiles in enumerate(
+        TILES[: len(images)]
+    ):  # a random number of tiles would make the host wait for the GPU
+        part = slice(first, None, len(TILES))
+        equal[part] = equalize(images[part], tiles=tiles, clip=clip[part])
+    return images.lerp(equal, _for_each(images, 0.3, 1)).where(_some(images, 1 / 2), images)
 
 
 def equalize(images: Tensor, *, tiles: int, clip: Tensor) -> Tensor:
@@ -142,8 +140,14 @@ def equalize(images: Tensor, *, tiles: int, clip: Tensor) -> Tensor:
     return upper.lerp(lower, down.expand(height, width))[:, None]
 
 
-def _some(n: int, device: torch.device, share: float) -> Tensor:
-    return torch.rand(n, 1, 1, 1, device=device) < share
+def _for_each(images: Tensor, low: float, high: float) -> Tensor:
+    """A random number for each of the images, ``(N, 1, 1, 1)``."""
+    return _uniform(len(images), images.device, low, high).view(-1, 1, 1, 1)
+
+
+def _some(images: Tensor, share: float) -> Tensor:
+    """Which of the images are changed, bool ``(N, 1, 1, 1)``."""
+    return _for_each(images, 0, 1) < share
 
 
 GEOMETRY = [move_randomly]  # steps for images and masks, given the axis to mirror along

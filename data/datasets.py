@@ -50,11 +50,16 @@ class _DecodedSlices(Dataset):
         places = zip(self.portraits, self._places, strict=True)
         self.placements = [preprocessing.place(slice_, *place) for slice_, place in places]
 
-    def _decode(self, file: Any) -> tuple[Tensor, int, int, Frame]:
+    def _decode(self, file: Any, frame: Frame | None = None) -> tuple[Tensor, int, int, Frame]:
+        """``frame``: that of the file, if it is known already."""
         raise NotImplementedError
 
     def _decoded(self, index: int) -> Tensor:
-        decoded = self._cache[index] if self._cache is not None else self._decode(self.files[index])[0]
+        decoded = (
+            self._cache[index]
+            if self._cache is not None
+            else self._decode(self.files[index], self._places[index][-1])[0]
+        )
         turns = self.placements[index].turns
         return decoded.rot90(turns, (1, 2)) if turns else decoded  # rot90 copies even if it does not rotate
 
@@ -98,9 +103,9 @@ class LesionSlices(_DecodedSlices):
         other._mask = 2
         return other
 
-    def _decode(self, file: Sequence[Path]) -> tuple[Tensor, int, int, Frame]:
+    def _decode(self, file: Sequence[Path], frame: Frame | None = None) -> tuple[Tensor, int, int, Frame]:
         image, *masks = read_pair(file, pseudo=self.pseudo)
-        frame, nearest = self.decoder.frame(image), Image.Resampling.NEAREST
+        frame, nearest = frame or self.decoder.frame(image), Image.Resampling.NEAREST
         planes = [self.decoder.resize(mask, nearest, frame.box) for mask in masks]
         return torch.stack([self.decoder.resample(image, frame.box), *planes]), image.height, image.width, frame
 
@@ -126,9 +131,9 @@ class UnlabeledSlices(_DecodedSlices):
 
     planes = 1
 
-    def _decode(self, file: Path) -> tuple[Tensor, int, int, Frame]:
+    def _decode(self, file: Path, frame: Frame | None = None) -> tuple[Tensor, int, int, Frame]:
         image = read_image(file)
-        frame = self.decoder.frame(image)
+        frame = frame or self.decoder.frame(image)
         return self.decoder.resample(image, frame.box)[None], image.height, image.width, frame
 
     def __getitem__(self, index: int) -> Tensor:

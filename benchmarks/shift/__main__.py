@@ -28,6 +28,7 @@ from utils.cli.prediction import add_prediction_options
 from utils.config import DEFAULT_FOLDERS, PredictionConfig
 from utils.evaluation.metrics import ratios
 from utils.inference.predictor import Predictor
+from utils.lesions import lesion_mask
 
 PER_SCAN = 6  # slices whose lesions are pasted into a scan
 
@@ -101,7 +102,7 @@ def score(predictor: Predictor, pairs: Sequence[Pair], draws: int) -> Iterator[S
         hu, truth = scan_with_lesions(slices[first : first + PER_SCAN], np.random.default_rng(first), upright=upright)
         soft = predictor.predict_hu(hu, window=LUNG).map
         for index in np.flatnonzero(truth.any(axis=(1, 2))):
-            yield scored("scans", soft[index] > 127, truth[index])
+            yield scored("scans", lesion_mask(soft[index], 0.5), truth[index])
 
 
 def scored(kind: str, mask: np.ndarray, truth: np.ndarray) -> Scored:

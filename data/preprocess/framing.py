@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image
 
 from data.preprocess.lungs import (
-    LEAST_SHARE,
     SIDE,
     close_lungs,
     find_body,
     find_in_slice,
     find_lungs,
+    largest_spaces,
     touches_borders,
 )
 
@@ -117,7 +117,7 @@ def frame_scan(hu: np.ndarray, *, within_lungs: bool = False) -> tuple[list[Fram
     steps = [-(-side // SIDE) for side in hu.shape[1:]]
     small = hu[:, :: steps[0], :: steps[1]]
     body = find_body(small)
-    lungs = _largest_spaces(find_lungs(small, body))
+    lungs = largest_spaces(find_lungs(small, body))
     shown = lungs.mean(axis=(1, 2)) >= LEAST_LUNG
     if not shown.any():
         return [Frame(note="no lungs found, not predicted")] * len(hu), shown
@@ -130,16 +130,6 @@ def frame_scan(hu: np.ndarray, *, within_lungs: bool = False) -> tuple[list[Fram
         limit = close_lungs(lungs[index]) if within_lungs else body[index]
         frames[index] = Frame(_pixels(of_slice, hu.shape[1:]), limit, float(lungs[index].mean()))
     return frames, shown
-
-
-def _largest_spaces(lungs: np.ndarray) -> np.ndarray:
-    """Without air in the bowel or the stomach: components of at least a tenth of the largest one."""
-    from scipy import ndimage
-
-    parts, count = ndimage.label(lungs)
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)
-    sizes[0] = 0
-    return (sizes >= max(1, LEAST_SHARE * sizes.max()))[parts]
 
 
 def _pixels(edges: np.ndarray, shape: Sequence[int]) -> Box:

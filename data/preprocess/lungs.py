@@ -56,11 +56,17 @@ def find_in_slice(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     body = ndimage.binary_fill_holes(_largest(tissue))
     if corners and np.count_nonzero(dark & body) < FEW * np.count_nonzero(body):
         dark = _darker_part(small, body, air=np.median(small[~body]))
-    spaces, count = ndimage.label(dark & body)
+    return body, largest_spaces(dark & body)
+
+
+def largest_spaces(air: np.ndarray) -> np.ndarray:
+    """Without air in the bowel, the stomach or small airways: components of at least a tenth of the largest one."""
+    from scipy import ndimage
+
+    spaces, count = ndimage.label(air)
     sizes = np.bincount(spaces.ravel(), minlength=count + 1)
     sizes[0] = 0
-    large = sizes >= max(1, LEAST_SHARE * sizes.max())
-    return body, large[spaces]
+    return (sizes >= max(1, LEAST_SHARE * sizes.max()))[spaces]
 
 
 def _darker_part(gray: np.ndarray, body: np.ndarray, *, air: float) -> np.ndarray:

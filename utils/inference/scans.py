@@ -15,6 +15,7 @@ from data.folders import bare_case, case_of
 from data.io.volumes import Volume, is_volume, read_labels, read_scan
 from data.preprocess.window import Window
 from utils.inference.predictor import Predictor
+from utils.lesions import lesion_mask
 
 LARGEST_LUNGS_ML = 8000
 
@@ -82,7 +83,7 @@ def predict_scans(
             left_out.append(error)
             continue
         soft, slices, note = predictor.predict_hu(volume.slices, window=window, note=volume.note)
-        if np.count_nonzero(soft > 127) * volume.geometry.voxel_ml > LARGEST_LUNGS_ML:
+        if np.count_nonzero(lesion_mask(soft, 0.5)) * volume.geometry.voxel_ml > LARGEST_LUNGS_ML:
             note = "; ".join(filter(None, (note, "more lesion than lungs can hold")))
         tqdm.write(f"{'':<11} {_describe(slices)}")
         if note:

@@ -220,3 +220,12 @@ def test_sets_of_slices_are_framed_alike_whether_kept_or_not(hu, tmp_path):
         single, placement = FRAMED.apply(Image.open(file))
         assert torch.equal(kept[index], single) and torch.equal(fresh[index], single)
         assert kept.placements[index].frame.box == placement.frame.box is not None
+
+
+def test_a_frame_is_found_once(hu, tmp_path, monkeypatch):
+    """Not at every access of slices that are too many to be kept."""
+    Image.fromarray(whole(hu)[0]).save(tmp_path / "slice.png")
+    slices = UnlabeledSlices([tmp_path / "slice.png"], FRAMED, cache_gb=0)
+    first = slices[0]
+    monkeypatch.setattr("data.preprocess.preprocessing.frame_slice", None)
+    assert torch.equal(slices[0], first)
