@@ -98,9 +98,8 @@ def vary_sharpness(images: Tensor) -> Tensor:
 def equalize_some(images: Tensor) -> Tensor:
     """Equalize the contrast of half of the images ``(N, 1, H, W)`` locally, in tiles of two sizes."""
     clip, equal = _for_each(images, math.log(0.003), math.log(0.05)).exp().flatten(), torch.empty_like(images)
-    for first, tiles in enumerate(
-        TILES[: len(images)]
-    ):  # a random number of tiles would make the host wait for the GPU
+    # A random number of tiles would make the host wait for the GPU.
+    for first, tiles in enumerate(TILES[: len(images)]):
         part = slice(first, None, len(TILES))
         equal[part] = equalize(images[part], tiles=tiles, clip=clip[part])
     return images.lerp(equal, _for_each(images, 0.3, 1)).where(_some(images, 1 / 2), images)

@@ -55,11 +55,8 @@ class _DecodedSlices(Dataset):
         raise NotImplementedError
 
     def _decoded(self, index: int) -> Tensor:
-        decoded = (
-            self._cache[index]
-            if self._cache is not None
-            else self._decode(self.files[index], self._places[index][-1])[0]
-        )
+        frame = self._places[index][-1]
+        decoded = self._cache[index] if self._cache is not None else self._decode(self.files[index], frame)[0]
         turns = self.placements[index].turns
         return decoded.rot90(turns, (1, 2)) if turns else decoded  # rot90 copies even if it does not rotate
 
