@@ -1,4 +1,4 @@
-"""Errors in the user's files and flags, and how they are reported."""
+"""Errors and doubts about the user's files and flags, and how they are reported."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,6 +22,11 @@ class FileError(InputError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.problem}{self.detail}; {self.advice}"
+
+
+def one_note(*notes: str) -> str:
+    """One note of several, of which some may be empty: what may be wrong, though work goes on."""
+    return "; ".join(filter(None, notes))
 
 
 def one_error(errors: Sequence[FileError], *, files: int) -> InputError:

@@ -1,6 +1,7 @@
 """A setting that is cross-validated: its folders, and the record of what must not change."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +66,17 @@ class Setting:
         if path.exists() and json.loads(path.read_text())["folds"] != self.folds:
             folds = len(self.parts)
             raise InputError(f"{path.parent}: has other folds than these {folds}; name a setting with the same ones")
+
+
+def trained_folds(setting: Path) -> Iterator[tuple[Path, list[str]]]:
+    """The checkpoint of each finished training of a setting, ``OUT/NAME``, and the names of the images held out."""
+    try:
+        folds = json.loads((setting / "setting.json").read_text())["folds"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{setting}: no setting.json of benchmarks.crossval; give the folder of a setting") from error
+    for run in sorted(setting.glob("seed_*_fold_*/run")):
+        if is_finished(run):
+            yield run / "best.pth", folds[int(run.parent.name.rpartition("_")[2])]
 
 
 def stop_if_untrained(runs: list[Path], name: str) -> None:

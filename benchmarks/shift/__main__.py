@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.crossval.setting import is_finished
+from benchmarks.crossval.setting import trained_folds
 from benchmarks.shift.field import widen
 from benchmarks.shift.grays import SHIFTS, shifted
 from benchmarks.shift.scans import scan_with_lesions
@@ -69,18 +69,8 @@ def networks(model: Path, pairs: Sequence[Pair]) -> Iterator[tuple[Path, Sequenc
     if not model.is_dir():
         yield model, pairs
         return
-    folds = read_folds(model)
-    for number_of_fold, names in enumerate(folds):
-        folder = model / f"seed_0_fold_{number_of_fold}" / "run"
-        if is_finished(folder):
-            yield folder / "best.pth", [pair for pair in pairs if pair[0].name in names]
-
-
-def read_folds(model: Path) -> list[list[str]]:
-    try:
-        return json.loads((model / "setting.json").read_text())["folds"]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{model}: no setting.json of benchmarks.crossval; give the folder of a setting") from error
+    for checkpoint, names in trained_folds(model):
+        yield checkpoint, [pair for pair in pairs if pair[0].name in names]
 
 
 def score(predictor: Predictor, pairs: Sequence[Pair], draws: int) -> Iterator[Scored]:

@@ -7,6 +7,8 @@ from PIL import Image
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
+from data.preprocess.lungs import air_in_corners
+
 SIDE = 400  # pixels of the field of view
 
 
@@ -44,11 +46,9 @@ def widen(gray: np.ndarray, mask: np.ndarray, rng: np.random.Generator, *, uprig
     image = np.where(bed & (np.abs(x) < 1.3) & ~body, 0.6 * tissue, image) + grain * np.where(body, 1, 0.3)
 
     # Corners of a cropped slice can show air beyond the body; here they lie in it.
-    dark, _ = ndimage.label(slice_ <= bright)
-    corners = {dark[0, 0], dark[0, -1], dark[-1, 0], dark[-1, -1]} - {0}
     top, left = (SIDE - height) // 2, (SIDE - width) // 2
     place = (slice(top, top + height), slice(left, left + width))
-    image[place] = np.where(np.isin(dark, list(corners)) & ~lesion, image[place], slice_)
+    image[place] = np.where(air_in_corners(slice_ <= bright) & ~lesion, image[place], slice_)
     whole, inside = np.zeros((2, SIDE, SIDE), bool)
     whole[place], inside[place] = lesion, True
     return Field(*_moved([image.clip(0, 255), whole, inside], air, rng))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.errors import FileError
+from data.errors import FileError, one_note
 from data.folders import SCAN_SUFFIXES, SUFFIXES
 from data.io.checks import why_no_ct
 from data.preprocess.window import LUNG
@@ -126,7 +126,7 @@ def read_scan(path: Path, *, any_values: bool = False) -> Volume:
             advice = "give a CT in Hounsfield units, or use --any_values to process it all the same"
             raise FileError(path, "not a CT of a chest", advice, f"{reason}; values from {low:g} to {high:g}")
         reason = f"not a CT of a chest: {reason}"
-    return Volume(hu, volume.geometry, "; ".join(filter(None, (volume.note, assumed, reason))))
+    return Volume(hu, volume.geometry, one_note(volume.note, assumed, reason))
 
 
 def read_labels(path: Path, scan: Volume, scan_path: Path) -> np.ndarray:

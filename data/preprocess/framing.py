@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from data.errors import one_note
 from data.preprocess.lungs import (
     SIDE,
     close_lungs,
@@ -50,7 +51,7 @@ class Frame(NamedTuple):
     note: str = ""
 
     def with_note(self, note: str) -> "Frame":
-        return self._replace(note="; ".join(filter(None, (self.note, note))))
+        return self._replace(note=one_note(self.note, note))
 
 
 WHOLE = Frame()

@@ -50,13 +50,21 @@ def find_in_slice(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     small = np.asarray(Image.fromarray(gray).resize((SIDE, SIDE), Image.Resampling.BOX))
     small = ndimage.median_filter(small, NOISE)
     dark = small <= threshold_otsu(small) if small.min() < small.max() else np.zeros(small.shape, bool)
-    parts, _ = ndimage.label(dark)
-    corners = {parts[0, 0], parts[0, -1], parts[-1, 0], parts[-1, -1]} - {0}
-    tissue = ndimage.binary_opening(~np.isin(parts, list(corners)), iterations=2)  # separates body and table
+    outside = air_in_corners(dark)
+    tissue = ndimage.binary_opening(~outside, iterations=2)  # separates body and table
     body = ndimage.binary_fill_holes(_largest(tissue))
-    if corners and np.count_nonzero(dark & body) < FEW * np.count_nonzero(body):
+    if outside.any() and np.count_nonzero(dark & body) < FEW * np.count_nonzero(body):
         dark = _darker_part(small, body, air=np.median(small[~body]))
     return body, largest_spaces(dark & body)
+
+
+def air_in_corners(dark: np.ndarray) -> np.ndarray:
+    """The dark parts of a slice, bool ``(H, W)``, that reach one of its corners."""
+    from scipy import ndimage
+
+    parts, _ = ndimage.label(dark)
+    corners = {parts[0, 0], parts[0, -1], parts[-1, 0], parts[-1, -1]} - {0}
+    return np.isin(parts, list(corners))
 
 
 def largest_spaces(air: np.ndarray) -> np.ndarray:

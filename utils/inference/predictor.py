@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from data.datasets import ScanSlices, UnlabeledSlices
-from data.errors import InputError
+from data.errors import InputError, one_note
 from data.io.images import array_as_gray, as_gray, read_image
 from data.io.volumes import read_scan
 from data.preprocess.framing import WHOLE, Frame
@@ -135,7 +135,7 @@ class Predictor:
             plausible.append(found.plausible)
         doubtful = len(plausible) - sum(plausible)
         doubt = f"{TOO_MUCH} in {doubtful} slices" if doubtful else ""
-        return ScanPrediction(maps, shown, "; ".join(filter(None, (note, shown.note, doubt))))
+        return ScanPrediction(maps, shown, one_note(note, shown.note, doubt))
 
     def read(self, files: list[Path], *, cache_gb: float = 4.0) -> UnlabeledSlices:
         """The slices of these files, prepared for ``predict_slices``."""

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data.datasets import ScanSlices
-from data.errors import FileError, InputError
+from data.errors import FileError, InputError, one_note
 from data.folders import bare_case, case_of
 from data.io.volumes import Volume, is_volume, read_labels, read_scan
 from data.preprocess.window import Window
@@ -84,7 +84,7 @@ def predict_scans(
             continue
         soft, slices, note = predictor.predict_hu(volume.slices, window=window, note=volume.note)
         if np.count_nonzero(lesion_mask(soft, 0.5)) * volume.geometry.voxel_ml > LARGEST_LUNGS_ML:
-            note = "; ".join(filter(None, (note, "more lesion than lungs can hold")))
+            note = one_note(note, "more lesion than lungs can hold")
         tqdm.write(f"{'':<11} {_describe(slices)}")
         if note:
             tqdm.write(f"{'':<11} WARNING: {note}")
