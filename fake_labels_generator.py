@@ -13,6 +13,7 @@ from data.folders import list_slices, pair_by_stem
 from data.io.images import read_all, read_pair
 from data.io.volumes import write_like
 from data.labels import IGNORE, IGNORED_GRAY
+from data.scans import Scan
 from utils.cli.machine import add_device_options
 from utils.cli.parser import Parser, exit_if_left_out, run
 from utils.cli.prediction import add_labeling_options, add_prediction_options, parse_labeling_options
@@ -21,7 +22,7 @@ from utils.evaluation.metrics import scores
 from utils.evaluation.report import report_scans
 from utils.evaluation.scans import burden
 from utils.inference.predictor import Predictor
-from utils.inference.scans import Scan, find_scans, predict_scans
+from utils.inference.scans import predict_scans, scans_at
 from utils.lesions import lesion_mask
 from utils.output.console import report_images, report_notes, warn
 from utils.output.folder import ResultFolder
@@ -42,7 +43,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[LabelingConfig, Predi
 def label(config: LabelingConfig, prediction: PredictionConfig) -> None:
     """Label the slices, or the scans, of a folder."""
     predictor = Predictor(config.model_path, **vars(prediction))
-    if scans := find_scans(config.image_dir):
+    if scans := scans_at(config.image_dir):
         label_scans(predictor, scans, config)
     else:
         label_slices(predictor, config)
@@ -108,16 +109,16 @@ def label_scans(predictor: Predictor, scans: list[Scan], config: LabelingConfig)
     masks = ResultFolder(
         config.mask_dir,
         table="pseudo_labels.csv",
-        inputs=[scan.path for scan in scans],
+        inputs=[scan.label for scan in scans],
         made_by=made_by,
         suffix=".nii.gz",
     )
     left_out: list[FileError] = []
     for scan, volume, soft, _, note in predict_scans(predictor, scans, left_out, window=config.window):
         mask = lesion_mask(soft, 0.5)
-        write_like(mask.astype(np.uint8), volume.geometry, masks.path_of(scan.path))
+        write_like(mask.astype(np.uint8), volume, masks.path_of(scan.label))
         confidence = np.maximum(soft, 255 - soft).mean() / 255
-        row = {"image": scan.path.name, **burden(mask, volume.geometry), "mean_confidence": float(confidence)}
+        row = {"image": scan.label.name, **burden(mask, volume.geometry), "mean_confidence": float(confidence)}
         masks.add_row(row | {"note": note})
     report_scans(masks)
     exit_if_left_out(left_out, len(scans))

@@ -6,6 +6,7 @@ import numpy as np
 
 from data.errors import FileError, InputError
 from data.io.volumes import write_like
+from data.scans import Scan
 from utils.cli.machine import add_device_options
 from utils.cli.parser import Parser, exit_if_left_out, run
 from utils.cli.prediction import (
@@ -20,7 +21,7 @@ from utils.evaluation.figures import draw_case, draw_scores, format_dice
 from utils.evaluation.report import report_scans, report_scores
 from utils.evaluation.scans import burden, draw_scan, score_scan
 from utils.inference.predictor import Predictor
-from utils.inference.scans import Scan, find_scans, predict_scans
+from utils.inference.scans import predict_scans, scans_at
 from utils.lesions import lesion_mask
 from utils.output.console import report_images, report_notes
 from utils.output.folder import ResultFolder
@@ -42,7 +43,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[EvaluationConfig, Pre
 def test(config: EvaluationConfig, prediction: PredictionConfig) -> None:
     """Predict, or load, the masks of slices or scans, and score them."""
     images = config.test_img_path
-    if config.pretrained_model and images and (scans := find_scans(images, config.test_msk_path)):
+    if config.pretrained_model and images and (scans := scans_at(images, config.test_msk_path)):
         if config.lung_mask_path or config.table or config.save_type != "solo":
             raise InputError("--lung_mask_path, --table, --save_type: apply to slices; leave them out for scans")
         predict_and_score_scans(config, prediction, scans)
@@ -98,23 +99,25 @@ def predict_and_score_scans(config: EvaluationConfig, prediction: PredictionConf
     results = ResultFolder(
         config.img_save_folder,
         table="scores.csv",
-        inputs=[scan.path for scan in scans],
+        inputs=[scan.label for scan in scans],
         made_by=made_by,
         reads=config.reads,
         suffix=".nii.gz",
     )
     left_out: list[FileError] = []
-    for scan, volume, soft, truth, note in predict_scans(predictor, scans, left_out, window=config.window):
+    for scan, volume, soft, truth, note in predict_scans(
+        predictor, scans, left_out, window=config.window, labels=config.label
+    ):
         mask = lesion_mask(soft, config.threshold)
-        write_like(mask.astype(np.uint8), volume.geometry, results.path_of(scan.path))
+        write_like(mask.astype(np.uint8), volume, results.path_of(scan.label))
         if config.save_prob:
-            write_like((soft / 255).astype(np.float32), volume.geometry, results.path_of(scan.path, "prob"))
-        row = {"image": scan.path.name, "slices": len(mask), **burden(mask, volume.geometry)}
+            write_like((soft / 255).astype(np.float32), volume, results.path_of(scan.label, "prob"))
+        row = {"image": scan.label.name, "slices": len(mask), **burden(mask, volume.geometry)}
         if truth is not None:
             row |= {f"true_{name}": value for name, value in burden(truth, volume.geometry).items()}
             row |= score_scan(mask, truth, empty=config.empty)
         results.add_row(row | {"note": note})
-        draw_scan(results.path_of(scan.path, "figures", ".png"), volume, config.window, mask, truth)
+        draw_scan(results.path_of(scan.label, "figures", ".png"), volume, config.window, mask, truth)
     report_scans(results)
     exit_if_left_out(left_out, len(scans))
 

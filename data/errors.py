@@ -1,5 +1,6 @@
 """Errors and doubts about the user's files and flags, and how they are reported."""
 
+import errno
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,36 @@ class FileError(InputError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.problem}{self.detail}; {self.advice}"
+
+
+SHOWN = 5  # names in an error
+ADVICE = {  # by the errors of the system that have nothing to do with what a file contains
+    errno.ENOENT: "check the path",
+    errno.EACCES: "change its permissions, or copy it",
+    errno.EMFILE: "allow more open files (ulimit -n), or lower --num_workers",
+    errno.ENFILE: "close other programs",
+    errno.EIO: "check the disk, or copy it from elsewhere",
+}
+
+
+def unreadable(path: Path, error: Exception, kind: str) -> FileError:
+    """The error for a file that can't be read as what it should be, a ``kind`` such as "image"."""
+    if isinstance(error, OSError) and (advice := ADVICE.get(error.errno or 0)):
+        return FileError(path, "can't be read", advice, error.strerror or "")
+    reason = reason_of(error).replace(repr(str(path)), "").replace(str(path), "it").strip()
+    return FileError(path, f"not a readable {kind}", "export or copy it again", reason)
+
+
+def reason_of(error: Exception) -> str:
+    """The last line of a library's error, which says what is wrong."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].strip()[:200]
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of many names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"
 
 
 def one_note(*notes: str) -> str:

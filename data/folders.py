@@ -17,12 +17,14 @@ FOLDERS = {  # under --data_root: images, then masks
 }
 PSEUDO_MASKS = "Pos-Mask"  # of the unlabeled slices, by fake_labels_generator.py
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-
-
-SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
-
+SCAN_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 Pair = tuple[Path, Path]
+
+
+def files_of(folder: Path) -> list[Path]:
+    """What a folder contains, by name; none of a file. Hidden files, such as the ._x.png of macOS, are passed over."""
+    return sorted(child for child in folder.iterdir() if not child.name.startswith(".")) if folder.is_dir() else []
 
 
 def list_slices(folder: Path) -> list[Path]:
@@ -32,7 +34,7 @@ def list_slices(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; create it or name another one")
-    files = sorted((f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES), key=_natural_order)
+    files = sorted((file for file in files_of(folder) if file.suffix.lower() in SUFFIXES), key=_natural_order)
     if not files:
         raise InputError(f"{folder}: no image in this folder; expected {' '.join(SUFFIXES)}")
     by_stem = defaultdict(list)

@@ -195,6 +195,8 @@ class PredictionConfig:
     align_turns: bool | None = None
     within_lungs: bool | None = None
     any_values: bool = False
+    hu_offset: float | None = number(None, -(2**16), 2**16)
+    series: int | None = number(None, 1)
     batchsize: int | None = number(None, 1)
     tta: bool | None = None
     device: str = "auto"
@@ -212,6 +214,7 @@ class EvaluationConfig:
     test_msk_path: Path | None = None
     lung_mask_path: Path | None = None
     resize: bool = True
+    label: list[int] = field(default_factory=list)
     window: Window = LUNG
     cache_gb: float = number(4.0, 0)
 

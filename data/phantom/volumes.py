@@ -4,9 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from data.io.volumes import Geometry, itk, write_like
+from data.io.geometry import Geometry
+from data.io.nifti import write_nifti
 from data.phantom.anatomy import draw_chest, sample_patient
 from data.phantom.lesions import add_lesion
 from data.phantom.scanner import expose, sample_scanner
@@ -51,15 +56,12 @@ def geometry(orientation: str, slices: int, size: int, field: float = 380, heigh
 
     field: side of the field of view, and height: of all slices, in mm.
     """
-    sitk = itk()
-    frame = sitk.Image(size, size, slices, sitk.sitkUInt8)
-    frame.SetSpacing((field / size, field / size, height / slices))
-    frame.SetOrigin((-190.0, -170.0, -1200.0))
-    if orientation != "oblique":
-        return Geometry.of(sitk.DICOMOrient(frame, orientation))
-    turn = sitk.Euler3DTransform((0, 0, 0), 0.09, -0.06, 0.12)
-    frame.SetDirection(turn.GetMatrix())
-    return Geometry.of(frame)
+    shape, affine = (size, size, slices), np.diag([field / size, field / size, height / slices, 1.0])
+    affine[:3, 3] = -190, -170, -1200
+    if orientation == "oblique":
+        affine[:3, :3] = Rotation.from_euler("xyz", (0.09, -0.06, 0.12)).as_matrix() @ affine[:3, :3]
+        return Geometry(shape, affine)
+    return Geometry(shape, affine).with_axes(orientation)
 
 
 def write_volumes(out: Path, count: int, size: int, slices: int, seed: int) -> None:
@@ -78,49 +80,40 @@ def write_volumes(out: Path, count: int, size: int, slices: int, seed: int) -> N
         rng = np.random.default_rng([seed, 4, index])
         extent = {"field": rng.uniform(320, 420), "height": rng.uniform(220, 300)}
         place = geometry(ORIENTATIONS[index % len(ORIENTATIONS)], slices, size, **extent)
-        write_like(hu, place, out / "COVID-19-20" / f"volume-covid19-A-{case}_ct.nii.gz")
-        write_like(label, place, out / "COVID-19-20" / f"volume-covid19-A-{case}_seg.nii.gz")
+        write_nifti(hu, place, out / "COVID-19-20" / f"volume-covid19-A-{case}_ct.nii.gz")
+        write_nifti(label, place, out / "COVID-19-20" / f"volume-covid19-A-{case}_seg.nii.gz")
         share = np.clip((hu - LUNG.level) / LUNG.width + 0.5, 0, 1).astype(np.float32)
-        write_like(share, place, out / "UESTC" / "image" / f"{case}.nii.gz")
-        write_like(label, place, out / "UESTC" / "label" / f"{case}.nii.gz")
+        write_nifti(share, place, out / "UESTC" / "image" / f"{case}.nii.gz")
+        write_nifti(label, place, out / "UESTC" / "label" / f"{case}.nii.gz")
         axial = geometry("oblique" if index % 2 else "LPS", slices, size, **extent)
         write_series(hu, axial, out / "DICOM" / case)
-        write_like(label, axial, out / "DICOM-Mask" / f"{case}.nii.gz")
+        write_nifti(label, axial, out / "DICOM-Mask" / f"{case}.nii.gz")
 
 
 def write_series(hu: np.ndarray, place: Geometry, folder: Path) -> None:
     """Write axial slices (slices, size, size) in HU as a DICOM series, a file a slice, their names in another order."""
-    sitk = itk()
     folder.mkdir(parents=True)
-    image = sitk.GetImageFromArray(hu)
-    image.SetSpacing(place.spacing)
-    image.SetOrigin(place.origin)
-    image.SetDirection(place.direction)
-    # The 2-D images of a series have no direction; a tag stores the two axes of the plane.
-    rows, columns = (place.direction[axis::3] for axis in (0, 1))
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
     uid = f"1.2.826.0.1.3680043.2.1125.{int(folder.name) + 1}"
-    for index in range(image.GetSize()[2]):
-        section = image[:, :, index]
-        tags = {
-            "0008|0060": "CT",
-            "0010|0010": f"Phantom^{folder.name}",
-            "0020|000d": f"{uid}.1",
-            "0020|000e": f"{uid}.2",
-            "0008|0018": f"{uid}.3.{index + 1}",
-            "0020|0013": str(index + 1),
-            "0020|0032": "\\".join(f"{x:.8f}" for x in image.TransformIndexToPhysicalPoint((0, 0, index))),
-            "0020|0037": "\\".join(f"{x:.10f}" for x in (*rows, *columns)),
-            "0018|0050": f"{place.spacing[2]:.6f}",
-            "0028|1052": "0",
-            "0028|1053": "1",
-        }
-        for tag, value in tags.items():
-            section.SetMetaData(tag, value)
+    columns, rows, _ = (place.affine[:3, :3] / place.spacing).T
+    for index, section in enumerate(hu.astype(np.int16)):
+        slice_ = Dataset()
+        slice_.SOPClassUID, slice_.SOPInstanceUID = CTImageStorage, f"{uid}.3.{index + 1}"
+        slice_.StudyInstanceUID, slice_.SeriesInstanceUID = f"{uid}.1", f"{uid}.2"
+        slice_.Modality, slice_.PatientName, slice_.PatientID = "CT", f"Phantom^{folder.name}", folder.name
+        slice_.SeriesNumber, slice_.InstanceNumber = 1, index + 1
+        slice_.ImagePositionPatient = [f"{x:.8f}" for x in (place.affine @ (0, 0, index, 1))[:3]]
+        slice_.ImageOrientationPatient = [f"{x:.10f}" for x in (*columns, *rows)]
+        slice_.PixelSpacing = [f"{place.spacing[axis]:.10g}" for axis in (1, 0)]
+        slice_.SliceThickness = f"{place.spacing[2]:.6f}"
+        slice_.RescaleIntercept, slice_.RescaleSlope = 0, 1
+        slice_.Rows, slice_.Columns = section.shape
+        slice_.SamplesPerPixel, slice_.PhotometricInterpretation = 1, "MONOCHROME2"
+        slice_.BitsAllocated, slice_.BitsStored, slice_.HighBit, slice_.PixelRepresentation = 16, 16, 15, 1
+        slice_.add_new("PixelData", "OW", section.tobytes())
+        slice_.file_meta = FileMetaDataset()
+        slice_.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         # Names count down while positions count up, as from some scanners.
-        writer.SetFileName(str(folder / f"{image.GetSize()[2] - index:04}.dcm"))
-        writer.Execute(section)
+        slice_.save_as(folder / f"{len(hu) - index:04}.dcm", enforce_file_format=True)
 
 
 def _volumes(count: int, size: int, slices: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -83,6 +83,11 @@ def _add_scan_options(parser: Parser) -> None:
     parser.add_argument(
         "--any_values", action="store_true", help="convert volumes whose values can't be those of a chest CT, too"
     )
+    parser.add_argument(
+        "--hu_offset", type=number(float, -(2**16), 2**16), help="what was added to Hounsfield units, such as 1024"
+    )
+    parser.add_argument("--series", type=number(int, 1), help="which series of DICOM folders with several")
+    parser.add_argument("--label", type=number(int, 0), nargs="+", help="values of lesions in masks with several")
     parser.add_argument("--size", type=number(int, 16), help="side of the square to resize to; default: as scanned")
     parser.add_argument("--workers", type=number(int, 1), default=os.cpu_count(), help="scans at a time")
 

@@ -1,12 +1,13 @@
 """Convert a scan to 8-bit slices."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from data.errors import FileError
+from data.errors import FileError, one_note
 from data.folders import FOLDERS
 from data.io.volumes import read_labels, read_scan
 from data.preprocess.lungs import box, find_body, find_lungs
@@ -25,6 +26,9 @@ class Slicing:
     crop: str
     size: int | None = None
     any_values: bool = False
+    hu_offset: float | None = None
+    series: int | None = None
+    label: Sequence[int] = ()
 
 
 def write_case(
@@ -35,8 +39,9 @@ def write_case(
     Returns the rows of the manifest, and a note. Raises FileError if the scan or its mask can't be used, or a slice
     can't be saved; then it removes the others.
     """
-    volume = read_scan(scan, any_values=slicing.any_values)
-    lesions = read_labels(mask, volume, scan) if mask else None
+    volume = read_scan(scan, any_values=slicing.any_values, hu_offset=slicing.hu_offset, series=slicing.series)
+    lesions, note = read_labels(mask, volume, scan, labels=slicing.label) if mask else (None, "")
+    note = one_note(volume.note, note)
     everywhere = np.ones(volume.slices.shape, bool)
     # Without a mask, --keep lesion keeps the same slices as --keep lung.
     by_lungs = slicing.keep == "lung" or (slicing.keep == "lesion" and lesions is None)
@@ -84,7 +89,7 @@ def write_case(
                 (folder / Path(row["file"]).name).unlink(missing_ok=True)
         reason = error.strerror or str(error)
         raise FileError(scan, f"its slices can't be saved in {out}", "free some space and run again", reason) from error
-    return rows, f"{scan}: {volume.note}" if volume.note else ""
+    return rows, f"{scan}: {note}" if note else ""
 
 
 def save(picture: Image.Image, path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data.folders import FOLDERS
 from data.labels import IGNORED_GRAY
-from utils.cli.parser import Parser, add_options, settings, window
+from utils.cli.parser import Parser, add_options, number, settings, window
 from utils.config import DEFAULT_FOLDERS, EvaluationConfig, LabelingConfig, PredictionConfig
 
 
@@ -19,6 +19,8 @@ def add_prediction_options(parser: Parser) -> None:
         "align_turns": "rotate to the orientation of the training set; default: as in training",
         "within_lungs": "no lesion beyond the lungs, closed over lesions; consolidation at their rims may be lost",
         "any_values": "process volumes whose values can't be those of a chest CT (MR, PET, z-scores)",
+        "hu_offset": "what was added to the HU of scans, such as 1024; default: as their values say",
+        "series": "which series of DICOM folders with several, 1 for the first",
         "batchsize": "slices per batch; default: 8 on a GPU, else 1",
         "tta": "average over each slice and its mirror image (after --no-align_turns: its eight flips and rotations): "
         "more accurate, at as many times the cost; default: on if the network was trained with augmentation",
@@ -58,6 +60,13 @@ def add_evaluation_options(parser: Parser) -> None:
         "resize": "resize --predictions to the size of the true masks, as the field's tools do",
     }
     add_options(group, EvaluationConfig, helps)
+    group.add_argument(
+        "--label",
+        type=number(int, 0),
+        nargs="+",
+        metavar="N",
+        help="values of lesions in true masks of scans with several",
+    )
     group = parser.add_argument_group("results")
     group.add_argument(
         "--img_save_folder",

@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from data.datasets import LesionSlices, UnlabeledSlices
+from data.errors import listed
 
-SHOWN = 5  # names in a warning
 NEARLY_BLACK = 0.05  # chest CT in a lung window has a mean gray of about 0.4
 
 
@@ -47,8 +47,7 @@ def report_notes(rows: Sequence[dict]) -> None:
         if row["note"]:
             names[row["note"]].append(row["image"])
     for note, images in names.items():
-        more = f" and {len(images) - SHOWN} more" if len(images) > SHOWN else ""
-        warn(f"{note}: {', '.join(images[:SHOWN])}{more}")
+        warn(f"{note}: {listed(images)}")
 
 
 def warn(message: str) -> None:

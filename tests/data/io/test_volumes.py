@@ -4,6 +4,7 @@ import shutil
 import sys
 from itertools import pairwise
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -11,7 +12,7 @@ from helpers import DEPTH, SHARED, SIZE, drawn
 
 from data.errors import FileError
 from data.folders import case_of
-from data.io.volumes import Geometry, is_volume, itk, read_labels, read_scan, write_like
+from data.io.volumes import is_volume, read_labels, read_scan, write_like
 from data.phantom.volumes import ORIENTATIONS, draw_volume, geometry
 from data.preprocess.window import LUNG, Window
 from utils.cli.parser import window
@@ -24,37 +25,51 @@ def test_round_trip(scans, tmp_path, index):
     truth = path.with_name(path.name.replace("_ct", "_seg"))
     scan = read_scan(path)
     assert scan.note == "" and np.array_equal(scan.slices, hu)
-    assert mask.any() and np.array_equal(read_labels(truth, scan, path), mask)
+    assert mask.any() and np.array_equal(read_labels(truth, scan, path)[0], mask)
 
-    write_like(mask.astype(np.uint8), scan.geometry, tmp_path / "mask.nii.gz")
+    write_like(mask.astype(np.uint8), scan, tmp_path / "mask.nii.gz")
     written, original = (sitk.ReadImage(str(p)) for p in (tmp_path / "mask.nii.gz", truth))
     assert np.array_equal(sitk.GetArrayFromImage(written), sitk.GetArrayFromImage(original))
-    assert Geometry.of(written).matches(Geometry.of(original))
-    assert np.allclose(written.GetDirection(), original.GetDirection(), atol=1e-7)
-    write_like(mask.astype(np.uint8), scan.geometry, tmp_path / "mask.mha")
-    assert Geometry.of(sitk.ReadImage(str(tmp_path / "mask.mha"))) == scan.geometry
+    for place in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+        assert np.allclose(getattr(written, place)(), getattr(original, place)(), atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", ["nrrd", "mha", "mhd", "nii", "hdr"])
+@pytest.mark.parametrize("index", range(len(ORIENTATIONS)), ids=ORIENTATIONS)
+def test_other_formats(scans, tmp_path, index, suffix):
+    hu, mask = drawn(index)
+    path = scans / "COVID-19-20" / f"volume-covid19-A-{index:04}_ct.nii.gz"
+    if suffix == "hdr":
+        nibabel.save(nibabel.Nifti1Pair.from_image(nibabel.load(path)), tmp_path / "scan.img")
+    else:
+        sitk.WriteImage(sitk.ReadImage(str(path)), str(tmp_path / f"scan.{suffix}"))
+    scan = read_scan(tmp_path / f"scan.{suffix}")
+    assert scan.note == "" and np.array_equal(scan.slices, hu)
+    truth = path.with_name(path.name.replace("_ct", "_seg"))
+    assert np.array_equal(read_labels(truth, scan, path)[0], mask)
+    write_like(mask.astype(np.uint8), scan, tmp_path / "mask.nii.gz")
+    assert np.array_equal(*(sitk.GetArrayFromImage(sitk.ReadImage(str(p))) for p in (tmp_path / "mask.nii.gz", truth)))
+    assert np.allclose(nibabel.load(tmp_path / "mask.nii.gz").affine, nibabel.load(truth).affine, atol=1e-4)
 
 
 def test_the_orientations_differ_in_the_files(scans):
     files = sorted((scans / "COVID-19-20").glob("*_ct.nii.gz"))
-    codes = [Geometry.of(sitk.ReadImage(str(file))).orientation for file in files]
-    assert codes == ["LPS", "RAS", "LPI", "PIR", "LPS"]
-    assert sitk.ReadImage(str(files[4])).GetDirection() != sitk.ReadImage(str(files[0])).GetDirection()
+    assert [read_scan(file).geometry.axes for file in files] == ["LPS", "RAS", "LPI", "PIR", "LPS"]
+    first, last = (nibabel.load(files[index]).affine for index in (0, 4))
+    assert not np.allclose(first[:3, :3] / first[0, 0], last[:3, :3] / last[0, 0], atol=0.05)
 
 
 def test_slices_are_seen_as_a_radiologist_does():
     """One bright voxel in front, on the patient's right, at the feet."""
     for orientation in ORIENTATIONS:
         place = geometry(orientation, 6, 10)
-        frame = sitk.Image(place.size, sitk.sitkInt16) - 1000
-        frame.SetSpacing(place.spacing)
-        frame.SetOrigin(place.origin)
-        frame.SetDirection(place.direction)
+        voxels = np.zeros(place.size)
         # The corner with the least x (right), y (front) and z (feet) in the patient's coordinates, LPS.
-        corners = [[i * (n - 1) for i, n in zip(bits, place.size, strict=True)] for bits in np.ndindex(2, 2, 2)]
-        frame[min(corners, key=lambda corner: sum(frame.TransformIndexToPhysicalPoint(corner)))] = 500
-        array = sitk.GetArrayFromImage(sitk.DICOMOrient(frame, "LPS"))
-        assert array[0, 0, 0] == 500
+        corners = [tuple(i * (n - 1) for i, n in zip(bits, place.size, strict=True)) for bits in np.ndindex(2, 2, 2)]
+        voxels[min(corners, key=lambda corner: (place.affine @ (*corner, 1))[:3].sum())] = 500
+        slices = place.to_slices(voxels)
+        assert slices.shape == (6, 10, 10) and slices[0, 0, 0] == 500
+        assert np.array_equal(place.from_slices(slices), voxels)
 
 
 @pytest.mark.parametrize("index", range(2))
@@ -64,7 +79,7 @@ def test_dicom_series(scans, index):
     assert is_volume(folder) and not is_volume(scans / "DICOM")
     scan = read_scan(folder)
     assert np.array_equal(scan.slices, hu)
-    assert np.array_equal(read_labels(scans / "DICOM-Mask" / f"{index:04}.nii.gz", scan, folder), mask)
+    assert np.array_equal(read_labels(scans / "DICOM-Mask" / f"{index:04}.nii.gz", scan, folder)[0], mask)
 
 
 def test_real_dicom_is_in_hounsfield_units():
@@ -116,7 +131,7 @@ def test_files_that_are_no_scan(scans, tmp_path):
         truncated: "not a readable volume",
         plain: "not a readable volume",
         text: "not a readable volume",
-        tmp_path / "missing.nii.gz": "not a readable volume",
+        tmp_path / "missing.nii.gz": "can't be read (No such file or directory); check the path",
         image(voxels, tmp_path / "nan.nii.gz"): "NaN",
         tmp_path / "4d.nii.gz": "not a 3-D volume (4x4x4x2)",
     }.items():
@@ -154,7 +169,7 @@ def test_incomplete_and_mixed_dicom_folders(scans, tmp_path):
     with pytest.raises(FileError, match="two: contains 2 DICOM series"):
         read_scan(two)
     (tmp_path / "none").mkdir()
-    with pytest.raises(FileError, match="none: contains no DICOM series"):
+    with pytest.raises(FileError, match="none: contains no DICOM file"):
         read_scan(tmp_path / "none")
 
 
@@ -198,18 +213,18 @@ def test_a_picture_among_dicom_files(scans, tmp_path):
 
 
 def test_a_volume_that_is_not_written_whole_is_removed(scans, tmp_path, monkeypatch):
-    place = geometry("LPS", DEPTH, SIZE)
-    write = sitk.WriteImage
+    scan = read_scan(next((scans / "COVID-19-20").glob("*_ct.nii.gz")))
+    write = nibabel.save
 
-    def write_half(image, path, **options):
-        write(image, path, **options)
+    def write_half(image, path):
+        write(image, path)
         with open(path, "r+b") as file:
             file.truncate(100)
 
-    monkeypatch.setattr(sitk, "WriteImage", write_half)
+    monkeypatch.setattr(nibabel, "save", write_half)
     (tmp_path / "mask.nii.gz").write_text("the one before")
     with pytest.raises(OSError, match="disk may be full"):
-        write_like(np.zeros((DEPTH, SIZE, SIZE), np.uint8), place, tmp_path / "mask.nii.gz")
+        write_like(np.zeros((DEPTH, SIZE, SIZE), np.uint8), scan, tmp_path / "mask.nii.gz")
     assert [file.name for file in tmp_path.iterdir()] == ["mask.nii.gz"]
     assert (tmp_path / "mask.nii.gz").read_text() == "the one before"
 
@@ -236,15 +251,16 @@ def test_lesions_of_a_phantom_scan_go_on_from_slice_to_slice():
     assert np.array_equal(hu, again)
 
 
-def test_only_volumes_need_simpleitk(scans, phantom, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "SimpleITK", None)
-    itk.cache_clear()
+def test_only_volumes_need_their_packages(scans, phantom, tmp_path, monkeypatch):
+    for package in ("SimpleITK", "nibabel", "pydicom"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "data.io.nifti", raising=False)
     shutil.copy(phantom / "Test-Image" / "phantom_0000.png", tmp_path)
     (tmp_path / "notes.txt").touch()
-    assert not is_volume(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="SimpleITK"):
-        is_volume(scans / "DICOM" / "0000")
-    with pytest.raises(ModuleNotFoundError, match="SimpleITK"):
+    assert not is_volume(tmp_path) and is_volume(scans / "DICOM" / "0000")
+    with pytest.raises(ModuleNotFoundError, match="pydicom"):
+        read_scan(scans / "DICOM" / "0000")
+    with pytest.raises(ModuleNotFoundError, match="nibabel"):
         read_scan(sorted((scans / "COVID-19-20").glob("*_ct.nii.gz"))[0])
 
 

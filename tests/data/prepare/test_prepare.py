@@ -67,7 +67,7 @@ def test_slices_and_masks_are_those_of_the_scans(scans, prepared, tmp_path):
         assert [int(row["lesion_pixels"]) for row in own] == [np.count_nonzero(mask) for mask in masks]
 
         scan = read_scan(Path(own[0]["source"]))
-        write_like((np.stack(masks) > 0).astype(np.uint8), scan.geometry, tmp_path / "back.nii.gz")
+        write_like((np.stack(masks) > 0).astype(np.uint8), scan, tmp_path / "back.nii.gz")
         truth = own[0]["source"].replace("_ct", "_seg")
         back, original = (sitk.GetArrayFromImage(sitk.ReadImage(str(p))) for p in (tmp_path / "back.nii.gz", truth))
         assert np.array_equal(back, original)

@@ -1,0 +1,103 @@
+"""The DICOM files of a folder, and the series that they belong to."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.errors import FileError, listed, reason_of
+from data.folders import SCAN_SUFFIXES, SUFFIXES, files_of
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+LARGEST_SIDE = 8192  # pixels
+File = tuple[Path, "Dataset"]
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM by its first bytes, or by its name."""
+    if not path.is_file():
+        return False
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        return True
+    if path.suffix.lower() in SUFFIXES or path.name.lower().endswith(SCAN_SUFFIXES):
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def dicom_files(path: Path) -> Iterator[Path]:
+    """The DICOM files of a folder, without the index DICOMDIR; or the file itself."""
+    files = files_of(path) if path.is_dir() else [path]
+    return (file for file in files if file.name.upper() != "DICOMDIR" and is_dicom(file))
+
+
+def read_files(folder: Path, files: Sequence[Path]) -> list[File]:
+    """The datasets of all files that have an image. Raises FileError that names every file that can't be read."""
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    found: list[File] = []
+    broken = []
+    for file in files:
+        try:
+            dataset = dcmread(file, force=file.suffix.lower() in DICOM_SUFFIXES)
+            has_image = "Rows" in dataset or "PixelData" in dataset
+            if not len(dataset):
+                raise InvalidDicomError("no DICOM in it")
+            sides = (int(dataset.Rows), int(dataset.Columns)) if has_image else (1, 1)
+            if not 0 < min(sides) <= max(sides) <= LARGEST_SIDE:
+                raise ValueError(f"{sides[0]} rows and {sides[1]} columns")
+        # A damaged header can make pydicom raise almost anything.
+        except Exception as error:
+            broken.append(f"{file.name} ({reason_of(error)})")
+            continue
+        if has_image:
+            found.append((file, dataset))
+    if broken:
+        raise FileError(folder, "has DICOM files that can't be read", "export the series again", listed(broken))
+    if not found:
+        raise FileError(folder, "has no image in its DICOM files", "give the folder of a CT series")
+    return found
+
+
+def choose_series(folder: Path, datasets: Sequence[File], number: int | None) -> tuple[list[File], str]:
+    """The files of the one series with slices, and a note on what else is there."""
+    by_uid = defaultdict(list)
+    for file, dataset in datasets:
+        by_uid[str(dataset.get("SeriesInstanceUID", ""))].append((file, dataset))
+    groups = sorted(by_uid.values(), key=lambda group: (_number(group[0][1]), group[0][0]))
+    placed = [group for group in groups if any(_is_placed(dataset) for _, dataset in group)]
+    others = len(groups) - len(placed) if placed else 0
+    groups = placed or groups
+    if number is not None and not 1 <= number <= len(groups):
+        raise FileError(folder, f"has no series {number}", f"give --series 1 to {len(groups)}", _series_of(groups))
+    if number is None and len(groups) > 1:
+        raise FileError(folder, f"contains {len(groups)} DICOM series", "choose one by --series N", _series_of(groups))
+    return groups[(number or 1) - 1], f"{others} series without positions left out" if others else ""
+
+
+def _series_of(groups: Sequence[Sequence[File]]) -> str:
+    rows = []
+    for index, group in enumerate(groups, start=1):
+        first = group[0][1]
+        about = str(first.get("SeriesDescription", "")).strip() or "no description"
+        slices = sum(int(dataset.get("NumberOfFrames") or 1) for _, dataset in group)
+        rows.append(f"{index}: number {first.get('SeriesNumber', '-')}, {about}, {slices} slices")
+    return "; ".join(rows)
+
+
+def _number(dataset: "Dataset") -> int:
+    try:
+        return int(dataset.get("SeriesNumber") or 0)
+    except ValueError:
+        return 0
+
+
+def _is_placed(dataset: "Dataset") -> bool:
+    return "ImagePositionPatient" in dataset or "PerFrameFunctionalGroupsSequence" in dataset
