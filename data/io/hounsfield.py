@@ -34,9 +34,9 @@ def to_hounsfield(
 ) -> tuple[np.ndarray, str]:
     """Values as Hounsfield units, float32, at least -1024, and a note on what was assumed.
 
-    Gray levels in [0, 1] or of 8 bits come from a lung window, which starts at -1400. What is darker than air by a gap is padding, as what is
-    known to be, bool ``padding``; it becomes air. Of the offsets in OFFSETS, the first is removed that leaves a CT of
-    a chest; ``offset``: this one.
+    Gray levels in [0, 1] or of 8 bits come from a lung window, which starts at -1400. What is darker than air by a gap
+    is padding, as what is known to be, bool ``padding``; it becomes air. Of the offsets in OFFSETS, the first is
+    removed that leaves a CT of a chest; ``offset``: this one.
     """
     values, unwrapped = _with_sign(values.astype(np.float32))
     padding = _darker_than_air(values, padding)

@@ -17,8 +17,8 @@ File = tuple[Path, "Dataset"]
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM by its first bytes, or by its name."""
-    if not path.is_file():
+    """Whether a file is a DICOM object, not the index DICOMDIR, by its first bytes or its name."""
+    if path.name.upper() == "DICOMDIR" or not path.is_file():
         return False
     if path.suffix.lower() in DICOM_SUFFIXES:
         return True
@@ -32,9 +32,8 @@ def is_dicom(path: Path) -> bool:
 
 
 def dicom_files(path: Path) -> Iterator[Path]:
-    """The DICOM files of a folder, without the index DICOMDIR; or the file itself."""
-    files = files_of(path) if path.is_dir() else [path]
-    return (file for file in files if file.name.upper() != "DICOMDIR" and is_dicom(file))
+    """The DICOM files of a folder; or the file itself."""
+    return filter(is_dicom, files_of(path) if path.is_dir() else [path])
 
 
 def read_files(folder: Path, files: Sequence[Path]) -> list[File]:
@@ -47,18 +46,19 @@ def read_files(folder: Path, files: Sequence[Path]) -> list[File]:
     for file in files:
         try:
             dataset = dcmread(file, force=file.suffix.lower() in DICOM_SUFFIXES)
-            has_image = "Rows" in dataset or "PixelData" in dataset
-            if not len(dataset):
-                raise InvalidDicomError("no DICOM in it")
-            sides = (int(dataset.Rows), int(dataset.Columns)) if has_image else (1, 1)
+            if "PixelData" not in dataset:
+                kind = dataset.get("SOPClassUID", "")
+                if not kind or "Image" in kind.keyword:
+                    raise InvalidDicomError("no pixels in it")
+                continue  # a report, a plan
+            sides = int(dataset.Rows), int(dataset.Columns)
             if not 0 < min(sides) <= max(sides) <= LARGEST_SIDE:
                 raise ValueError(f"{sides[0]} rows and {sides[1]} columns")
         # A damaged header can make pydicom raise almost anything.
         except Exception as error:
             broken.append(f"{file.name} ({reason_of(error)})")
             continue
-        if has_image:
-            found.append((file, dataset))
+        found.append((file, dataset))
     if broken:
         raise FileError(folder, "has DICOM files that can't be read", "export the series again", listed(broken))
     if not found:
