@@ -47,7 +47,7 @@ def find_scans(path: Path, truths: Path | None = None) -> Found:
     else:
         found = _volumes_in(path)
         if not slices and not any(child.is_file() for child in found):
-            found = list(_below(path))
+            found = sorted(_below(path))
     scans = [Scan(scan, path if scan == path else path / "_".join(scan.relative_to(path).parts)) for scan in found]
     if doubled := [name for name, times in Counter(case_of(scan.label) for scan in scans).items() if times > 1]:
         raise InputError(

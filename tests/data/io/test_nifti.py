@@ -1,6 +1,7 @@
 """NIfTI and MetaImage headers: what they say is used, told, and kept in masks."""
 
 import gzip
+import re
 
 import nibabel
 import numpy as np
@@ -32,7 +33,7 @@ TILTED[1, 2] = 1.34
     ("forms", "note"),
     [
         ({}, ""),
-        ({"sform": 2, "qaffine": FLIPPED}, r"its sform and qform differ by up to 282\.0 mm; the sform is used"),
+        ({"sform": 2, "qaffine": FLIPPED}, r"its sform and qform differ by up to 378\.0 mm; the sform is used"),
         ({"affine": TILTED, "qform": 0}, "slices are shifted against each other, as by a gantry tilted by 15 degrees"),
         ({"affine": TILTED, "qaffine": AFFINE}, "its sform and qform differ by up to 6"),
         ({"sform": 0}, ""),
@@ -42,7 +43,7 @@ TILTED[1, 2] = 1.34
 def test_a_mask_keeps_the_header_of_its_scan(tmp_path, forms, note):
     path = saved(tmp_path / "scan.nii.gz", **forms)
     scan = read_scan(path)
-    assert bool(scan.note) == bool(note) and pytest.importorskip("re").search(note, scan.note)
+    assert bool(scan.note) == bool(note) and re.search(note, scan.note)
     write_like(LESIONS.astype(np.uint8), scan, tmp_path / "mask.nii.gz")
     mask, original = (nibabel.load(p) for p in (tmp_path / "mask.nii.gz", path))
     for name in ("sform_code", "qform_code", "pixdim", "srow_x", "srow_y", "srow_z", "qoffset_x", "xyzt_units"):
@@ -82,14 +83,14 @@ def test_kinds_of_nifti(tmp_path):
 
 def test_files_that_are_refused(tmp_path):
     good = saved(tmp_path / "good.nii.gz")
-    (tmp_path / "plain.nii.gz").write_bytes(gzip.open(good).read())
+    (tmp_path / "plain.nii.gz").write_bytes(gzip.decompress(good.read_bytes()))
     (tmp_path / "packed.nii").write_bytes(good.read_bytes())
     saved(tmp_path / "complex.nii.gz", kind=np.complex64)
     colours = np.zeros(HU.T.shape, [("R", "u1"), ("G", "u1"), ("B", "u1")])
     nibabel.save(nibabel.Nifti1Image(colours, AFFINE), tmp_path / "colours.nii.gz")
     saved(tmp_path / "flat.nii.gz", HU[3])
     saved(tmp_path / "zero.nii.gz", sform=1, qform=0)
-    whole = bytearray(gzip.open(tmp_path / "zero.nii.gz").read())
+    whole = bytearray(gzip.decompress((tmp_path / "zero.nii.gz").read_bytes()))
     whole[280:296] = bytes(16)  # srow_x
     with gzip.open(tmp_path / "zero.nii.gz", "wb") as file:
         file.write(bytes(whole))
