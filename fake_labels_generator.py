@@ -105,7 +105,7 @@ def label_scans(predictor: Predictor, scans: list[Scan], config: LabelingConfig)
         raise InputError("--truth_path: applies to slices; use test.py to score the masks of scans")
     if config.confidence:
         raise InputError("--confidence: applies to slices; convert the scans with python -m data.prepare volumes")
-    made_by = {"checkpoint": str(config.model_path), **predictor.summary(), "window": config.window}
+    made_by = {"checkpoint": str(config.model_path), **predictor.summary(), "window": predictor.config.window}
     masks = ResultFolder(
         config.mask_dir,
         table="pseudo_labels.csv",
@@ -114,7 +114,7 @@ def label_scans(predictor: Predictor, scans: list[Scan], config: LabelingConfig)
         suffix=".nii.gz",
     )
     left_out: list[FileError] = []
-    for scan, volume, soft, _, note in predict_scans(predictor, scans, left_out, window=config.window):
+    for scan, volume, soft, _, note in predict_scans(predictor, scans, left_out):
         mask = lesion_mask(soft, 0.5)
         write_like(mask.astype(np.uint8), volume, masks.path_of(scan.label))
         confidence = np.maximum(soft, 255 - soft).mean() / 255

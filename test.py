@@ -1,6 +1,7 @@
 """Predict masks with a trained CARes-UNet, or load saved ones, and score them if there are true masks."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -48,7 +49,8 @@ def test(config: EvaluationConfig, prediction: PredictionConfig) -> None:
             raise InputError("--lung_mask_path, --table, --save_type: apply to slices; leave them out for scans")
         predict_and_score_scans(config, prediction, scans)
         return
-    cases = find_cases(images, config.test_msk_path, config.lung_mask_path)
+    reading = replace(prediction.reading, mask_threshold=config.mask_threshold)
+    cases = find_cases(images, config.test_msk_path, config.lung_mask_path, reading)
     results, models = (
         score_predictions(config, cases) if config.predictions else predict_and_score(config, prediction, cases)
     )
@@ -95,7 +97,7 @@ def predict_and_score_scans(config: EvaluationConfig, prediction: PredictionConf
     """Predict every scan, save its mask in its own space and, if asked for, its map, and score it."""
     predictor = Predictor(*config.pretrained_model, **vars(prediction))
     made_by = {"checkpoint": list_checkpoints(config), **predictor.summary()}
-    made_by |= {"threshold": config.threshold, "window": config.window}
+    made_by |= {"threshold": config.threshold, "window": prediction.window}
     results = ResultFolder(
         config.img_save_folder,
         table="scores.csv",
@@ -105,9 +107,7 @@ def predict_and_score_scans(config: EvaluationConfig, prediction: PredictionConf
         suffix=".nii.gz",
     )
     left_out: list[FileError] = []
-    for scan, volume, soft, truth, note in predict_scans(
-        predictor, scans, left_out, window=config.window, labels=config.label
-    ):
+    for scan, volume, soft, truth, note in predict_scans(predictor, scans, left_out, labels=config.label):
         mask = lesion_mask(soft, config.threshold)
         write_like(mask.astype(np.uint8), volume, results.path_of(scan.label))
         if config.save_prob:
@@ -117,7 +117,7 @@ def predict_and_score_scans(config: EvaluationConfig, prediction: PredictionConf
             row |= {f"true_{name}": value for name, value in burden(truth, volume.geometry).items()}
             row |= score_scan(mask, truth, empty=config.empty)
         results.add_row(row | {"note": note})
-        draw_scan(results.path_of(scan.label, "figures", ".png"), volume, config.window, mask, truth)
+        draw_scan(results.path_of(scan.label, "figures", ".png"), volume, prediction.window, mask, truth)
     report_scans(results)
     exit_if_left_out(left_out, len(scans))
 
@@ -128,7 +128,7 @@ def list_checkpoints(config: EvaluationConfig) -> str:
 
 def score_predictions(config: EvaluationConfig, cases: list[Case]) -> tuple[ResultFolder, list[Model]]:
     """Score the saved maps or masks of every folder."""
-    models = find_models(config.predictions, cases, resize=config.resize)
+    models = find_models(config.predictions, cases, resize=config.resize, scale=config.map_max)
     results = ResultFolder(
         config.img_save_folder,
         table="scores.csv",

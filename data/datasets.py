@@ -11,25 +11,33 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from data.errors import InputError
 from data.io.images import read_all, read_image, read_pair
+from data.io.reading import AS_STORED, Reading
 from data.labels import IGNORE
 from data.preprocess.framing import WHOLE, Frame, are_cropped, frame_scan
 from data.preprocess.orientation import portrait
 from data.preprocess.preprocessing import Placement, Preprocessing
 from data.preprocess.window import Window
 
+LEAST_SPAN = 8  # gray levels of all slices together
+
 
 class _DecodedSlices(Dataset):
     """Slices at one size, read once at the start and kept decoded if they fit in ``cache_gb`` gigabytes.
 
-    ``placements`` records rotation, size and frame of each. A subclass decodes one of ``files``: uint8
-    ``(planes, size, size)``, the image first, before rotation, its own height and width, and its frame.
+    ``placements`` records rotation, size and frame of each, ``reading`` what their values mean. A subclass decodes one
+    of ``files``: uint8 ``(planes, size, size)``, the image first, before rotation, its own height and width, its frame.
     """
 
     planes: int
 
-    def __init__(self, files: Sequence, preprocessing: Preprocessing, *, cache_gb: float = 4.0) -> None:
+    def __init__(
+        self, files: Sequence, preprocessing: Preprocessing, *, cache_gb: float = 4.0, reading: Reading = AS_STORED
+    ) -> None:
         self.files, self.cache_gb = list(files), cache_gb
+        paths = [file if isinstance(file, Path) else file[0] for file in self.files]
+        self.reading = reading.for_slices(paths)
         self.decoder = preprocessing  # of which reorient changes nothing
         self.kept = len(self.files) * self.planes * preprocessing.image_size**2 <= cache_gb * 1e9
 
@@ -42,6 +50,11 @@ class _DecodedSlices(Dataset):
         decoded, histograms, self.portraits, self._places = zip(*read_all(look, self.files), strict=True)
         self._cache = decoded if self.kept else None
         self.histograms = torch.stack(histograms)  # int32 (files, planes, 256): pixels of each value
+        if self.gray_span() < LEAST_SPAN:
+            raise InputError(
+                f"{paths[0].parent}: all images have nearly one gray level; if these are Hounsfield units, say by "
+                "--hu_offset what was added to them (0: nothing)"
+            )
         self.reorient(preprocessing)
 
     def reorient(self, preprocessing: Preprocessing) -> None:
@@ -63,10 +76,15 @@ class _DecodedSlices(Dataset):
     def __len__(self) -> int:
         return len(self.files)
 
-    def mean_gray(self) -> float:
-        """Mean gray level of all images, in [0, 1]."""
-        of_level = self.histograms[:, 0].sum(dim=0)
-        return ((of_level * torch.arange(256)).sum() / of_level.sum()).item() / 255
+    def mean_grays(self) -> np.ndarray:
+        """Mean gray level of each image, float64, in [0, 1]."""
+        of_level = self.histograms[:, 0].numpy().astype(float)
+        return of_level @ np.arange(256) / of_level.sum(axis=1) / 255
+
+    def gray_span(self) -> int:
+        """The gray levels, of 256, between which all images lie but for a thousandth of their pixels at either end."""
+        share = self.histograms[:, 0].sum(dim=0).cumsum(0) / self.histograms[:, 0].sum()
+        return int((share < 0.999).sum() - (share < 0.001).sum())
 
 
 class LesionSlices(_DecodedSlices):
@@ -86,9 +104,10 @@ class LesionSlices(_DecodedSlices):
         *,
         pseudo: bool = False,
         cache_gb: float = 4.0,
+        reading: Reading = AS_STORED,
     ) -> None:
         self.pseudo, self.planes, self._mask = pseudo, len(files[0]), 1
-        super().__init__(files, preprocessing, cache_gb=cache_gb)
+        super().__init__(files, preprocessing, cache_gb=cache_gb, reading=reading)
 
     @property
     def truth_known(self) -> bool:
@@ -101,7 +120,7 @@ class LesionSlices(_DecodedSlices):
         return other
 
     def _decode(self, file: Sequence[Path], frame: Frame | None = None) -> tuple[Tensor, int, int, Frame]:
-        image, *masks = read_pair(file, pseudo=self.pseudo)
+        image, *masks = read_pair(file, self.reading, pseudo=self.pseudo)
         frame, nearest = frame or self.decoder.frame(image), Image.Resampling.NEAREST
         planes = [self.decoder.resize(mask, nearest, frame.box) for mask in masks]
         return torch.stack([self.decoder.resample(image, frame.box), *planes]), image.height, image.width, frame
@@ -109,6 +128,11 @@ class LesionSlices(_DecodedSlices):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         planes = self._decoded(index)
         return planes[:1].float() / 255, planes[self._mask].long()
+
+    def original(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """A slice as in its file, uint8 ``(H, W)``, and its mask, uint8 ``(H, W)``, of the classes of an item."""
+        image, mask, *_ = read_pair(self.files[index], self.reading, pseudo=self.pseudo)
+        return np.asarray(image), np.asarray(mask)
 
     def lesion_share(self) -> float:
         """Lesion pixels over all pixels that are not ignored."""
@@ -129,7 +153,7 @@ class UnlabeledSlices(_DecodedSlices):
     planes = 1
 
     def _decode(self, file: Path, frame: Frame | None = None) -> tuple[Tensor, int, int, Frame]:
-        image = read_image(file)
+        image = read_image(file, self.reading)
         frame = frame or self.decoder.frame(image)
         return self.decoder.resample(image, frame.box)[None], image.height, image.width, frame
 
@@ -139,7 +163,7 @@ class UnlabeledSlices(_DecodedSlices):
     def prepared_by(self, preprocessing: Preprocessing) -> "UnlabeledSlices":
         """The same slices for another network."""
         if preprocessing.before_rotation != self.preprocessing.before_rotation:
-            return UnlabeledSlices(self.files, preprocessing, cache_gb=self.cache_gb)
+            return UnlabeledSlices(self.files, preprocessing, cache_gb=self.cache_gb, reading=self.reading)
         other = copy.copy(self)  # shares the decoded slices, which are kept before rotation
         other.reorient(preprocessing)
         return other

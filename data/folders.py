@@ -2,8 +2,10 @@
 
 import csv
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import torch
@@ -19,6 +21,8 @@ PSEUDO_MASKS = "Pos-Mask"  # of the unlabeled slices, by fake_labels_generator.p
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 SCAN_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd")
 
+MASK_AFFIXES = ("_mask", "_seg", "_label", "_gt", "_lesion", "_infection", "-mask", "-seg", "_masks", "_segmentation")
+
 Pair = tuple[Path, Path]
 
 
@@ -32,14 +36,24 @@ def list_slices(folder: Path) -> list[Path]:
 
     Raises InputError if the folder is missing, has no image, or has two images with the same stem.
     """
+    if folder.is_file() and folder.suffix.lower() in SUFFIXES:
+        return [folder]
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; create it or name another one")
     files = sorted((file for file in files_of(folder) if file.suffix.lower() in SUFFIXES), key=_natural_order)
     if not files:
-        raise InputError(f"{folder}: no image in this folder; expected {' '.join(SUFFIXES)}")
+        deeper = [
+            child for child in files_of(folder) if any(file.suffix.lower() in SUFFIXES for file in files_of(child))
+        ]
+        where = (
+            f" but in its sub-folders, such as {deeper[0].name}: name one of these, or copy the images"
+            if deeper
+            else ""
+        )
+        raise InputError(f"{folder}: no image in this folder{where}; expected {' '.join(SUFFIXES)}")
     by_stem = defaultdict(list)
     for file in files:
-        by_stem[file.stem].append(file.name)
+        by_stem[_stem(file)].append(file.name)
     if doubled := [" and ".join(names) for names in by_stem.values() if len(names) > 1]:
         raise InputError(f"{folder}: two files with the same stem: {'; '.join(doubled)}; keep one of each")
     return files
@@ -61,26 +75,70 @@ def bare_case(path: Path) -> str:
 def pair_by_stem(first: Path, second: Path, kinds: tuple[str, str] = ("image", "mask")) -> list[Pair]:
     """The files of two folders, matched by name without suffix: image ``3.jpg`` and mask ``3.png``.
 
+    If no name has its like, names may differ by one prefix or suffix of all, as ``img_3`` and ``mask_3`` do; a line is
+    printed that says so. Two files, or a folder that is given twice and has both, are matched as well.
     Raises InputError, with every offender named, if a file has no partner; ``kinds`` says what to call it.
     """
+    if first.is_file() and second.is_file():
+        return [(list_slices(first)[0], list_slices(second)[0])]
+    if first.resolve() == second.resolve():
+        return _pairs_in(first, kinds)
     files, partners = list_slices(first), list_slices(second)
-    problems = []
-    for some, folder, others, other_folder, kind in (
-        (files, first, partners, second, kinds[1]),
-        (partners, second, files, first, kinds[0]),
-    ):
-        unmatched = _names_without(some, others)
-        if len(unmatched) == len(some):
+    keys, others = ({_stem(file): file for file in some} for some in (files, partners))
+    if not keys.keys() & others.keys():
+        keys, others = _by_core(keys), _by_core(others)
+        if keys.keys() != others.keys():
             raise InputError(
-                f"no file of {folder}, such as {unmatched[0]}, has a partner in {other_folder}; "
+                f"no file of {first}, such as {files[0].name}, has a partner in {second}, such as {partners[0].name}; "
                 f"give {kinds[0]} and {kinds[1]} the same name"
             )
-        if unmatched:
+        example = f"{files[0].name} with {others[next(key for key in keys if keys[key] == files[0])].name}"
+        print(f"{'pairs':<11} {len(files)} by what their names differ in, such as {example}")
+    problems = []
+    for some, folder, counterparts, other_folder, kind in (
+        (keys, first, others, second, kinds[1]),
+        (others, second, keys, first, kinds[0]),
+    ):
+        if unmatched := [file.name for key, file in some.items() if key not in counterparts]:
             problems.append(f"no {kind} in {other_folder} for {', '.join(unmatched)} of {folder}")
     if problems:
         raise InputError(f"{'; '.join(problems)}; add the missing files or remove their partners")
-    by_stem = {partner.stem: partner for partner in partners}
-    return [(file, by_stem[file.stem]) for file in files]
+    return [(file, others[key]) for key, file in keys.items()]
+
+
+def _pairs_in(folder: Path, kinds: tuple[str, str]) -> list[Pair]:
+    """The pairs of a folder that has images and masks, which have one more part in their names, as ``3_mask`` has."""
+    files = {_stem(file): file for file in list_slices(folder)}
+    for affix in MASK_AFFIXES:
+        for name in (lambda stem, affix=affix: stem + affix, lambda stem, affix=affix: affix.strip("_-") + "_" + stem):
+            pairs = [(file, files[name(stem)]) for stem, file in files.items() if name(stem) in files]
+            if 2 * len(pairs) == len(files):
+                print(f"{'pairs':<11} {len(pairs)} in {folder}, such as {pairs[0][0].name} with {pairs[0][1].name}")
+                return pairs
+    raise InputError(
+        f"{folder}: is given for {kinds[0]}s and {kinds[1]}s, but does not have a pair such as 3.png and 3_mask.png of "
+        "each; move them to two folders, and give both the same names"
+    )
+
+
+def _by_core(files: dict[str, Path]) -> dict[str, Path]:
+    """Files by what differs in their stems: without the prefix and the suffix that all share, up to a digit."""
+    stems = list(files)
+    if len(stems) < 2:
+        return files
+    first, last = (len(_common_start(some)) for some in (stems, [stem[::-1] for stem in stems]))
+    return {stem[first : len(stem) - last]: file for stem, file in files.items()}
+
+
+def _common_start(texts: Sequence[str]) -> str:
+    """What all texts begin with, up to the number in which they differ."""
+    same = takewhile(lambda characters: len({*characters}) == 1, zip(*texts, strict=False))
+    return "".join(characters[0] for characters in same).rstrip("0123456789")
+
+
+def _stem(path: Path) -> str:
+    """The stem in the form in which names compare: an accent may be a character of its own."""
+    return unicodedata.normalize("NFC", path.stem)
 
 
 def split_pairs(
@@ -109,11 +167,6 @@ def cases_of(pairs: Sequence[Pair]) -> list[str]:
     except (OSError, KeyError, csv.Error, UnicodeDecodeError):
         case = {}
     return [case.get(f"{folder.name}/{image.name}", image.stem) for image, _ in pairs]
-
-
-def _names_without(files: Sequence[Path], partners: Sequence[Path]) -> list[str]:
-    stems = {partner.stem for partner in partners}
-    return [file.name for file in files if file.stem not in stems]
 
 
 def _natural_order(path: Path) -> tuple[list, str]:

@@ -6,9 +6,11 @@ import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from data.errors import InputError
 from data.folders import FOLDERS, PSEUDO_MASKS
+from data.io.reading import Reading
 from data.preprocess.window import LUNG, Window
 from models import options_of
 from utils.fields import admits, check, number, one_of
@@ -44,6 +46,11 @@ class TrainingConfig:
     semi_msk_path: Path | None = None
     semi_truth_path: Path | None = None
     val_fraction: float = number(0.0, 0, 0.9)
+
+    # What the values of their files mean: see data/io/reading.py.
+    window: Window = LUNG
+    hu_offset: float | None = number(None, -(2**16), 2**16)
+    mask_threshold: float | None = number(None, 0, 1)
 
     # Preprocessing and augmentation.
     image_size: int = number(256, 16, 4096)
@@ -98,6 +105,7 @@ class TrainingConfig:
         for name in [option.name for option in fields(self) if admits(option, Path)]:
             if isinstance(value := getattr(self, name), str):  # as in a notebook
                 object.__setattr__(self, name, Path(value))
+        _name_window(self)
 
     @property
     def learning_rate(self) -> float:
@@ -129,9 +137,12 @@ class TrainingConfig:
         here = ("device", "save_folder")
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in here}
         kept["lr"] = self.learning_rate
-        return {
-            name: str(value) if isinstance(value, Path) else value for name, value in kept.items() if value is not None
-        }
+        kept |= {name: str(value) for name, value in kept.items() if isinstance(value, Path)}
+        return {name: value for name, value in kept.items() if value is not None} | {"window": tuple(self.window)}
+
+    @property
+    def reading(self) -> Reading:
+        return Reading(window=self.window, hu_offset=self.hu_offset, mask_threshold=self.mask_threshold)
 
     def validate(self) -> "TrainingConfig":
         """Return the config. Raises InputError if a setting is not acceptable, or if settings conflict."""
@@ -182,6 +193,12 @@ class TrainingConfig:
             )
 
 
+def _name_window(config: Any) -> None:
+    """Make the window of a config that was given as level and width a ``Window``."""
+    if type(config.window) in (tuple, list) and len(config.window) == 2:
+        object.__setattr__(config, "window", Window(*config.window))
+
+
 @dataclass(frozen=True, kw_only=True)
 class PredictionConfig:
     """The settings of a prediction, named as the flags of test.py and fake_labels_generator.py.
@@ -195,6 +212,7 @@ class PredictionConfig:
     align_turns: bool | None = None
     within_lungs: bool | None = None
     any_values: bool = False
+    window: Window = LUNG
     hu_offset: float | None = number(None, -(2**16), 2**16)
     series: int | None = number(None, 1)
     batchsize: int | None = number(None, 1)
@@ -202,6 +220,13 @@ class PredictionConfig:
     device: str = "auto"
     amp: str = one_of("auto", PRECISIONS)
     num_workers: int = number(0, 0)
+
+    def __post_init__(self) -> None:
+        _name_window(self)
+
+    @property
+    def reading(self) -> Reading:
+        return Reading(window=self.window, hu_offset=self.hu_offset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,8 +239,9 @@ class EvaluationConfig:
     test_msk_path: Path | None = None
     lung_mask_path: Path | None = None
     resize: bool = True
+    map_max: int | None = number(None, 1, 65535)
     label: list[int] = field(default_factory=list)
-    window: Window = LUNG
+    mask_threshold: float | None = number(None, 0, 1)
     cache_gb: float = number(4.0, 0)
 
     threshold: float = number(0.5, 0, 0.999)
@@ -243,7 +269,6 @@ class LabelingConfig:
     mask_dir: Path
     confidence: float = number(0.0, 0, 1)
     truth_path: Path | None = None
-    window: Window = LUNG
     cache_gb: float = number(4.0, 0)
 
 

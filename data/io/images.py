@@ -1,39 +1,75 @@
 """Decode image files to 8-bit gray, class indices or maps."""
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from data.errors import FileError, InputError, one_error
+from data.errors import FileError, InputError, one_error, unreadable
+from data.io.reading import AS_STORED, Reading
 from data.labels import IGNORE, IGNORED_GRAY
+
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF")  # others, such as EPS, would start a program
+LARGEST = "CARES_UNET_MAX_PIXELS"  # in the environment, which worker processes share
+MOST_PIXELS = 64_000_000
+NEARLY = 1e-3  # rounding of values that should be whole numbers, or in [0, 1]
+ORIENTATION = 0x0112  # a tag of EXIF, which Pillow heeds in TIFF only
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, which Pillow heeds for 8 bits only
 
 File = TypeVar("File")
 Result = TypeVar("Result")
 
 
-def read_image(path: Path) -> Image.Image:
-    """An 8- or 16-bit gray, RGB(A) or palette image as 8-bit gray. Raises InputError if it can't be read."""
-    return as_gray(_open(path), path)
+def read_image(path: Path, reading: Reading = AS_STORED) -> Image.Image:
+    """An image of gray levels, colours or Hounsfield units (``reading``) as 8-bit gray.
+
+    Raises InputError if it can't be read.
+    """
+    return as_gray(_open(path), path, reading)
 
 
-def as_gray(image: Image.Image, path: Path = Path("the image")) -> Image.Image:
-    """An image as 8-bit gray. Raises InputError, which names the ``path``, if its gray levels exceed 16 bits."""
+def as_gray(image: Image.Image, path: Path = Path("the image"), reading: Reading = AS_STORED) -> Image.Image:
+    """An image as 8-bit gray: of 16 bits, of floats in [0, 1] or [0, 255], or with the offset of ``reading`` of HU.
+
+    Raises InputError, which names the ``path``, for other values.
+    """
     if not image.mode.startswith(("I", "F")):
-        return image.convert("L")
-    gray = np.asarray(image)
-    if image.mode == "F" or gray.min() < 0 or gray.max() > 65535:
-        raise FileError(
-            path,
-            "not gray levels of 8 or 16 bits",
-            "window them to 8 or 16 bits first (README.md, Your own data)",
-            f"{gray.min():g} to {gray.max():g}",
-        )
-    return Image.fromarray((gray // 257).astype(np.uint8))
+        return _converted(image, "L", path)
+    values = np.asarray(image)
+    if not np.isfinite(values).all():
+        raise FileError(path, "contains pixels that are NaN or infinite", "export it again")
+    if reading.hu_offset is not None:
+        return Image.fromarray(reading.window.to_gray(values.astype(np.float32) - reading.hu_offset))
+    low, high = values.min(), values.max()
+    if low < -NEARLY or high > (65535 if image.mode != "F" else 255 + NEARLY):
+        advice = "if these are Hounsfield units, say by --hu_offset what was added to them (0: nothing)"
+        raise FileError(path, "not gray levels of 8 or 16 bits", advice, f"{low:g} to {high:g}")
+    if image.mode == "F":
+        return Image.fromarray(np.round(values * (255 if high <= 1 + NEARLY else 1)).clip(0, 255).astype(np.uint8))
+    return Image.fromarray((values // 257).astype(np.uint8))
+
+
+def read_levels(path: Path) -> np.ndarray | None:
+    """The values of an image of more than 8 bits, ``(H, W)``, as stored; None if it has 8 bits, or can't be read."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if not image.mode.startswith(("I", "F")):
+                return None
+        return np.asarray(_open(path))
+    except (OSError, SyntaxError, ValueError, FileError):
+        return None  # what is wrong is told when it is read
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of an image file, without decoding it."""
+    with Image.open(path, formats=FORMATS) as image:
+        turned = image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) >= 5  # by a quarter
+        return image.size[::-1] if turned else image.size
 
 
 def array_as_gray(array: np.ndarray) -> Image.Image:
@@ -55,24 +91,29 @@ def array_as_gray(array: np.ndarray) -> Image.Image:
     return as_gray(Image.fromarray(array.astype(np.uint8 if has_8_bits else np.int32)))
 
 
-def read_mask(path: Path, *, pseudo: bool = False) -> Image.Image:
+def read_mask(path: Path, reading: Reading = AS_STORED, *, pseudo: bool = False) -> Image.Image:
     """A mask stored as 0/1, 0/255, palette or RGB(A), as 8-bit class indices: 0, 1 and, in a pseudo mask, IGNORE.
 
-    Black (or fully transparent) is background, the one other colour lesion (black, if the rest
-    is transparent); in a pseudo mask the gray IGNORED_GRAY is a pixel to ignore. Raises InputError if the file can't
-    be read or has more colours.
+    Black (or fully transparent) is background, the one other colour lesion (black, if the rest is transparent); in a
+    pseudo mask the gray IGNORED_GRAY is a pixel to ignore. With the ``mask_threshold`` of ``reading``, what is brighter
+    than this share of the gray levels is lesion. Raises InputError if the file can't be read or has more colours.
     """
-    colours = _colours(_open(path))
+    image = _open(path)
+    if reading.mask_threshold is not None and not pseudo:
+        return Image.fromarray((_share(image, path) > reading.mask_threshold).astype(np.uint8))
+    colours = _colours(image, path)
     classes = np.zeros(colours.shape, np.uint8)
     lesion = np.setdiff1d(colours, [0])
     if pseudo:
         classes[colours == IGNORED_GRAY] = IGNORE
         lesion = np.setdiff1d(lesion, [IGNORED_GRAY])
     if len(lesion) > 1:
-        if path.suffix.lower() in (".jpg", ".jpeg"):
-            advice = "JPEG blurs a mask's values; store masks as PNG"
+        if len(np.unique(colours)) == 2:
+            advice = "store background as black (0)"
+        elif path.suffix.lower() in (".jpg", ".jpeg"):
+            advice = "JPEG blurs a mask's values; store masks as PNG, or use --mask_threshold 0.5"
         else:
-            advice = "store masks as 0 and 255, without smoothing; or are these images, the folders swapped?"
+            advice = "for smoothed edges use --mask_threshold 0.5; or are these images, the folders swapped?"
         raise FileError(path, "not a mask of two classes", advice, f"{len(np.unique(colours))} values")
     classes[np.isin(colours, lesion)] = 1
     return Image.fromarray(classes)
@@ -87,9 +128,10 @@ def read_map(path: Path) -> np.ndarray:
     image = _open(path)
     if image.mode == "F":
         share = np.asarray(image)
-        if not (share.min() >= 0 and share.max() <= 1):
-            raise FileError(path, "not a map", "save maps as 8 or 16 bits, or as floats in [0, 1]", "floats beyond")
-        return np.round(255 * share).astype(np.uint8)
+        if not (share.min() >= -NEARLY and share.max() <= 1 + NEARLY):
+            detail = f"floats from {share.min():g} to {share.max():g}"
+            raise FileError(path, "not a map", "save maps as 8 or 16 bits, or as floats in [0, 1]", detail)
+        return np.round(255 * share.clip(0, 1)).astype(np.uint8)
     if image.mode.startswith("I"):
         gray = np.asarray(image)
         if gray.min() < 0 or gray.max() > 65535:
@@ -97,10 +139,10 @@ def read_map(path: Path) -> np.ndarray:
         return gray.astype(np.uint16)
     if image.mode in ("1", "L"):
         return np.asarray(image.convert("L"))
-    *channels, alpha = np.moveaxis(np.asarray(image.convert("RGBA")), -1, 0)
+    *channels, alpha = np.moveaxis(np.asarray(_converted(image, "RGBA", path)), -1, 0)
     if all(np.array_equal(channels[0], channel) for channel in channels[1:]):
         return _seen(channels[0], alpha)
-    colours = _colours(image)
+    colours = _colours(image, path)
     if len(np.unique(colours)) > 2 or colours.min() > 0:
         raise FileError(path, "a colour picture, not a map or mask", "give the folder of the masks, not of overlays")
     return np.where(colours > 0, 255, 0).astype(np.uint8)
@@ -108,16 +150,16 @@ def read_map(path: Path) -> np.ndarray:
 
 def read_lungs(path: Path) -> Image.Image:
     """A lung mask, 1 bit a pixel: whatever is not black is lung (each lung may have its own label)."""
-    return Image.fromarray(_colours(_open(path)) > 0)
+    return Image.fromarray(_colours(_open(path), path) > 0)
 
 
-def read_pair(pair: Sequence[Path], *, pseudo: bool = False) -> list[Image.Image]:
+def read_pair(pair: Sequence[Path], reading: Reading = AS_STORED, *, pseudo: bool = False) -> list[Image.Image]:
     """``read_image`` of the first path and ``read_mask`` of each other one; ``pseudo`` applies to the first mask.
 
     Raises InputError also if their sizes differ.
     """
-    image = read_image(pair[0])
-    masks = [read_mask(path, pseudo=pseudo and path is pair[1]) for path in pair[1:]]
+    image = read_image(pair[0], reading)
+    masks = [read_mask(path, reading, pseudo=pseudo and path is pair[1]) for path in pair[1:]]
     for path, mask in zip(pair[1:], masks, strict=True):
         if image.size != mask.size:
             sizes = "{}x{}, the image {}x{}".format(*mask.size, *image.size)
@@ -145,13 +187,28 @@ def read_all(read: Callable[[File], Result], files: Sequence[File]) -> list[Resu
     return [result for result in attempts if not isinstance(result, FileError)]
 
 
-def _colours(image: Image.Image) -> np.ndarray:
+def _share(image: Image.Image, path: Path) -> np.ndarray:
+    """Gray levels as a share of the largest that their type has, ``(H, W)``."""
+    if image.mode.startswith("I"):
+        return np.asarray(image) / 65535
+    if image.mode == "F":
+        return np.asarray(image)
+    return np.asarray(_converted(image, "L", path)) / 255
+
+
+def _colours(image: Image.Image, path: Path) -> np.ndarray:
     """Colours as numbers, int64 ``(H, W)``; 0 is black or fully transparent."""
     if image.mode.startswith(("I", "F")):
-        return np.asarray(image).astype(np.int64)
+        values = np.asarray(image)
+        whole = np.round(values)
+        if not (np.isfinite(values).all() and np.abs(values - whole).max() <= NEARLY):
+            detail = f"fractions from {values.min():g} to {values.max():g}"
+            raise FileError(path, "not a mask of two classes", "threshold it by --mask_threshold 0.5", detail)
+        return whole.astype(np.int64)
     if image.mode in ("1", "L"):
         return np.asarray(image.convert("L")).astype(np.int64)
-    red, green, blue, alpha = np.moveaxis(np.asarray(image.convert("RGBA")).astype(np.int64), -1, 0)
+    rgba = np.asarray(_converted(image, "RGBA", path)).astype(np.int64)
+    red, green, blue, alpha = np.moveaxis(rgba, -1, 0)
     return _seen((red << 16) + (green << 8) + blue, alpha)
 
 
@@ -162,14 +219,34 @@ def _seen(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return np.where(alpha > 0, colours, 0)
 
 
-def _open(path: Path) -> Image.Image:
+def _converted(image: Image.Image, mode: str, path: Path) -> Image.Image:
     try:
-        with Image.open(path) as image:
-            image.load()
+        return image.convert(mode)
+    except ValueError as error:  # LAB
+        raise FileError(path, "has colours that can't be converted", "save it as gray levels", image.mode) from error
+
+
+def _open(path: Path) -> Image.Image:
+    """The only page of an image file, in the orientation in which viewers show it, 0 for black."""
+    try:
+        # Given a path, Pillow maps uncompressed TIFF into memory, and mixes its pixels up if it is turned by a quarter.
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
             if (pages := getattr(image, "n_frames", 1)) > 1:
                 raise FileError(path, "not a single slice", "save each page as a file of its own", f"{pages} pages")
-            return image
+            if image.width * image.height > (most := int(os.environ.get(LARGEST, MOST_PIXELS))):
+                advice = f"make it smaller, or allow more than {most} pixels by the environment variable {LARGEST}"
+                raise FileError(path, "too large", advice, f"{image.width}x{image.height}")
+            image.load()
+            inverted = image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
+            upright = ImageOps.exif_transpose(image)
     # Pillow reports a broken PNG chunk as a SyntaxError.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error).replace(f" {str(path)!r}", "")
-        raise FileError(path, "not a readable image", "replace or remove it", reason) from error
+    except Image.DecompressionBombError as error:
+        raise FileError(path, "too large", "make it smaller", str(error)) from error
+    except UnidentifiedImageError as error:
+        detail = f"neither {', '.join(FORMATS[:-1])} nor {FORMATS[-1]}"
+        raise FileError(path, "not a readable image", "export or copy it again", detail) from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise unreadable(path, error, "image") from error
+    if inverted and upright.mode.startswith("I;16"):
+        return Image.fromarray(65535 - np.asarray(upright))
+    return upright

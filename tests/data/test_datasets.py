@@ -91,10 +91,10 @@ def test_images_are_read_rightly_however_stored(tmp_path):
         assert np.array_equal(read_image(tmp_path / name), gray), name
 
 
-@pytest.mark.parametrize("hounsfield", [np.full((4, 4), -600, np.int32), np.full((4, 4), 0.5, np.float32)])
-def test_images_of_unknown_range_are_refused(tmp_path, hounsfield):
-    Image.fromarray(hounsfield).save(tmp_path / "hu.tif")
-    with pytest.raises(InputError, match=r"hu\.tif: not gray levels of .*window"):
+@pytest.mark.parametrize("values", [np.full((4, 4), -600, np.int32), np.full((4, 4), 300.5, np.float32)])
+def test_images_of_unknown_range_are_refused(tmp_path, values):
+    Image.fromarray(values).save(tmp_path / "hu.tif")
+    with pytest.raises(InputError, match=r"hu\.tif: not gray levels .*Hounsfield units, .*--hu_offset"):
         read_image(tmp_path / "hu.tif")
 
 
@@ -119,7 +119,7 @@ def test_every_offender_is_named(folders):
     (masks / "2.png").rename(masks / "x2.png")
     with pytest.raises(InputError, match=r"no mask .* for 2\.jpg of .*; no image .* for x2\.png of "):
         pair_by_stem(images, masks)
-    (masks / "10.png").rename(masks / "x10.png")
+    (masks / "10.png").rename(masks / "y.png")
     with pytest.raises(InputError, match=r"no file of .*images, such as 2\.jpg, has a partner in .*masks"):
         pair_by_stem(images, masks)
 
@@ -131,10 +131,10 @@ def test_files_with_the_same_problem_are_reported_together(tmp_path):
         (tmp_path / f"{stem}.png").write_text("not an image")
     with pytest.raises(InputError) as caught:
         UnlabeledSlices(list_slices(tmp_path), Preprocessing(image_size=16))
-    assert re.search(r": not a readable image: 1\.png \(.*\), 2\.png \(.*\); replace", str(caught.value))
+    assert re.search(r": not a readable image: 1\.png \(.*\), 2\.png \(.*\); export", str(caught.value))
     for stem in (0, 3):
         (tmp_path / f"{stem}.png").write_text("not an image")
-    with pytest.raises(InputError, match=r"not a readable image: all 4 files, as 0\.png .*; replace or remove it$"):
+    with pytest.raises(InputError, match=r"not a readable image: all 4 files, as 0\.png .*; export or copy it again$"):
         UnlabeledSlices(list_slices(tmp_path), Preprocessing(image_size=16))
 
 

@@ -66,7 +66,10 @@ def add_options(group: argparse._ActionsContainer, config: type, helps: dict[str
             values["action"] = argparse.BooleanOptionalAction
         elif admits(option, Path):
             values["type"] = Path
-        group.add_argument(f"--{name}", default=option.default, help=text, **values)
+        elif admits(option, Window):
+            values["type"] = window
+        default = "lung" if option.default == LUNG else option.default
+        group.add_argument(f"--{name}", default=default, help=text, **values)
 
 
 def window(text: str) -> Window:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data.folders import FOLDERS
 from data.labels import IGNORED_GRAY
-from utils.cli.parser import Parser, add_options, number, settings, window
+from utils.cli.parser import Parser, add_options, number, settings
 from utils.config import DEFAULT_FOLDERS, EvaluationConfig, LabelingConfig, PredictionConfig
 
 
@@ -19,7 +19,8 @@ def add_prediction_options(parser: Parser) -> None:
         "align_turns": "rotate to the orientation of the training set; default: as in training",
         "within_lungs": "no lesion beyond the lungs, closed over lesions; consolidation at their rims may be lost",
         "any_values": "process volumes whose values can't be those of a chest CT (MR, PET, z-scores)",
-        "hu_offset": "what was added to the HU of scans, such as 1024; default: as their values say",
+        "window": "for scans, and slices in Hounsfield units (HU): lung (-650,1500), or LEVEL,WIDTH",
+        "hu_offset": "what was added to HU, such as 1024; default: as their values say",
         "series": "which series of DICOM folders with several, 1 for the first",
         "batchsize": "slices per batch; default: 8 on a GPU, else 1",
         "tta": "average over each slice and its mirror image (after --no-align_turns: its eight flips and rotations): "
@@ -27,9 +28,6 @@ def add_prediction_options(parser: Parser) -> None:
     }
     group = parser.add_argument_group("prediction")
     add_options(group, PredictionConfig, helps)
-    group.add_argument(
-        "--window", type=window, default="lung", help="for scans: lung (-650,1500), or LEVEL,WIDTH in HU"
-    )
 
 
 def add_score_options(parser: Parser) -> None:
@@ -57,6 +55,9 @@ def add_evaluation_options(parser: Parser) -> None:
         "test_msk_path": "true masks; default: none, or DATA_ROOT/Test-Mask if it exists and --test_img_path is not "
         "given",
         "lung_mask_path": "lung masks, to report the lesion share of the lungs",
+        "mask_threshold": "share of the gray levels of true masks above which pixels are lesion, for smoothed edges; "
+        "default: masks have two values",
+        "map_max": "value of certainty in --predictions; default: the largest of their type, 255 or 65535",
         "resize": "resize --predictions to the size of the true masks, as the field's tools do",
     }
     add_options(group, EvaluationConfig, helps)

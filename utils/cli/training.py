@@ -22,6 +22,10 @@ def add_labeled_data_options(parser: Parser) -> None:
         "val_img_path": "validate on this folder instead of --val_fraction",
         "val_msk_path": "its masks",
         "val_fraction": "share of labeled slices, or scans, to hold out for choosing the best epoch",
+        "window": "for slices in Hounsfield units (HU): lung (-650,1500), or LEVEL,WIDTH",
+        "hu_offset": "what was added to HU in slices, such as 1024; default: as their values say, if they are in HU",
+        "mask_threshold": "share of the gray levels of masks above which pixels are lesion, for smoothed edges; "
+        "default: masks have two values",
         "image_size": "side to which slices are resized",
         "align_grays": "scale gray levels so that soft tissue looks the same in all slices, whatever their window",
         "align_frame": "if the training slices are cropped to the lungs, crop all others, too",

@@ -10,11 +10,15 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from data.errors import FileError
+from data.errors import FileError, InputError
 from data.folders import list_slices, pair_by_stem
-from data.io.images import read_all, read_image, read_lungs, read_map, read_mask
+from data.io.images import read_all, read_image, read_lungs, read_map, read_mask, size_of
+from data.io.reading import AS_STORED, Reading
+from data.labels import IGNORED_GRAY
 from utils.evaluation.metrics import SCORES, evaluate, follows_empty_rule
 from utils.lesions import lesion_mask
+
+MOST_CLASSES = 8  # of class indices
 
 
 @dataclass
@@ -24,6 +28,7 @@ class Case:
     image: Path | None
     truth: Path | None
     lungs: Path | None = None
+    reading: Reading = AS_STORED
 
     @property
     def name(self) -> str:
@@ -39,19 +44,26 @@ class Case:
     def read_truth(self) -> np.ndarray:
         """The lesions, bool ``(H, W)``."""
         assert self.truth is not None, "the case has no truth"
-        return np.asarray(read_mask(self.truth)) > 0
+        return np.asarray(read_mask(self.truth, self.reading)) > 0
+
+    def read_image(self) -> np.ndarray:
+        """The slice, uint8 ``(H, W)``; black if there is none."""
+        width, height = self.size()
+        return np.asarray(read_image(self.image, self.reading)) if self.image else np.zeros((height, width), np.uint8)
 
     def size(self) -> tuple[int, int]:
         """Width and height."""
-        with Image.open(self.truth or self.path) as image:
-            return image.size
+        return size_of(self.truth or self.path)
 
     def check(self) -> None:
         """Raise FileError if a file can't be read or differs in size, before the first slice is scored."""
         sizes = {}
-        for path, read in ((self.truth, read_mask), (self.image, read_image), (self.lungs, read_lungs)):
-            if path:
-                sizes[path] = read(path).size
+        if self.truth:
+            sizes[self.truth] = read_mask(self.truth, self.reading).size
+        if self.image:
+            sizes[self.image] = read_image(self.image, self.reading).size
+        if self.lungs:
+            sizes[self.lungs] = read_lungs(self.lungs).size
         (reference, expected), *others = sizes.items()
         for path, size in others:
             if size != expected:
@@ -68,6 +80,7 @@ class Model:
     name: str
     files: Sequence[Path]
     lesion: int | None = None  # the one gray level of lesions in a folder of masks, None in one of soft maps
+    scale: int = 255  # the value of certainty in soft maps
     rows: list[dict] = field(default_factory=list)
 
     def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
@@ -75,14 +88,18 @@ class Model:
         soft = read_map(self.files[index])
         if self.lesion is not None:
             soft = (soft == self.lesion) * np.uint8(255)
-        elif soft.dtype == np.uint16:
+        elif self.scale == 65535:
             soft = (soft // 257).astype(np.uint8)
+        elif self.scale != 255:
+            soft = np.round(soft.astype(np.float32) * (255 / self.scale)).clip(0, 255).astype(np.uint8)
         if soft.shape == size[::-1]:
             return soft
         return np.asarray(Image.fromarray(soft).resize(size, Image.Resampling.BICUBIC))
 
 
-def find_cases(images: Path | None, truths: Path | None, lungs: Path | None) -> list[Case]:
+def find_cases(
+    images: Path | None, truths: Path | None, lungs: Path | None, reading: Reading = AS_STORED
+) -> list[Case]:
     """The slices of the folders (None: no such folder), matched by stem.
 
     Raises InputError that names every file without partner, and every one that can't be used.
@@ -99,38 +116,65 @@ def find_cases(images: Path | None, truths: Path | None, lungs: Path | None) -> 
         lungs_of = dict(pair_by_stem(cases[0].path.parent, lungs, ("slice", "lung mask")))
         for case in cases:
             case.lungs = lungs_of[case.path]
+    if images:
+        reading = reading.for_slices([case.path for case in cases])
+    for case in cases:
+        case.reading = reading
     read_all(Case.check, cases)
     return cases
 
 
-def find_models(folders: Sequence[Path], cases: Sequence[Case], *, resize: bool) -> list[Model]:
+def find_models(
+    folders: Sequence[Path], cases: Sequence[Case], *, resize: bool, scale: int | None = None
+) -> list[Model]:
     """The models whose maps or masks are saved in ``folders``, one file for each case.
 
-    Raises InputError that names every file without partner, every file that is neither map nor mask and, unless
-    ``resize``, every one whose size differs from its true mask.
+    scale: the value of certainty in soft maps; by default the largest of their type. Raises InputError that names every
+    file without partner, every file that is neither map nor mask and, unless ``resize``, every one whose size differs
+    from its true mask; and if soft maps do not seem to have the scale of their type.
     """
     models = []
     for name, folder in zip(_names(folders), folders, strict=True):
         truths = [case.truth for case in cases if case.truth]
         map_of = dict(pair_by_stem(truths[0].parent, folder, ("truth", "prediction")))
 
-        def look(truth: Path, map_of: dict[Path, Path] = map_of) -> tuple[frozenset[int], bool]:
+        def look(truth: Path, map_of: dict[Path, Path] = map_of) -> tuple[frozenset[int], bool, int]:
             path, expected = map_of[truth], Case(None, truth).size()
             soft = read_map(path)
             size = soft.shape[::-1]
             if size != expected and not resize:
                 sizes = "{}x{}, the truth {}x{}".format(*size, *expected)
                 raise FileError(path, "differs in size from its true mask", "leave out --no-resize to resize it", sizes)
-            return frozenset(np.unique(soft).tolist()), size != expected
+            return frozenset(np.unique(soft).tolist()), size != expected, int(np.iinfo(soft.dtype).max)
 
-        levels, resized = zip(*read_all(look, truths), strict=True)
+        levels, resized, limits = zip(*read_all(look, truths), strict=True)
         lesion = _level_of_lesions(levels)
-        model = Model(name, [map_of[truth] for truth in truths], lesion)
+        certain = 255 if lesion is not None else scale or _scale_of(folder, levels, max(limits))
+        model = Model(name, [map_of[truth] for truth in truths], lesion, certain)
         models.append(model)
         kind = "soft maps" if lesion is None else f"masks of 0 and {lesion}"
         note = f", {sum(resized)} resized to the size of the true mask" if any(resized) else ""
         print(f"{'predictions':<11} {len(cases)} {kind} from {folder}{note}")
     return models
+
+
+def _scale_of(folder: Path, levels: Sequence[frozenset[int]], limit: int) -> int:
+    """The value of certainty in a folder of soft maps of a type with this largest value, by the levels of its files.
+
+    Raises InputError if they seem to have another scale, or are no maps: class indices, percent, 8 or 12 of 16 bits.
+    """
+    found = frozenset().union(*levels)
+    if found == {0, IGNORED_GRAY, 255}:
+        raise InputError(
+            f"{folder}: masks with gray {IGNORED_GRAY}, which fake_labels_generator.py --confidence stores for pixels "
+            "to ignore; label without --confidence to score all pixels, or give --truth_path there"
+        )
+    if max(found) > limit / 2 or max(found) == 0:
+        return limit
+    most = f"no value above {max(found)} of {limit}"
+    if len(found) <= MOST_CLASSES and max(found) < MOST_CLASSES:
+        raise InputError(f"{folder}: {most}, as of class indices; save lesions as 255 and all else as 0")
+    raise InputError(f"{folder}: {most}; say which value is certainty by --map_max, such as 100, 255 or 4095")
 
 
 def _level_of_lesions(levels: Sequence[frozenset[int]]) -> int | None:

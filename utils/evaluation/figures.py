@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.io.images import read_image
 from utils.evaluation.cases import Case, Model
 from utils.lesions import lesion_mask
 from utils.output.folder import ResultFolder
@@ -26,8 +25,7 @@ def format_dice(row: dict) -> str:
 
 def draw_case(path: Path, case: Case, masks: dict[str, np.ndarray]) -> None:
     """Draw a slice, its truth if there is one, and predicted masks, bool ``(H, W)``, by caption, side by side."""
-    width, height = case.size()
-    image = np.asarray(read_image(case.image)) / 255 if case.image else np.zeros((height, width))
+    image = case.read_image() / 255
     panels = [Panel(image, caption=case.name)]
     if case.truth:
         panels.append(Panel(image, case.read_truth(), "truth"))
@@ -67,7 +65,7 @@ def draw_scores(
 def _error_row(case: Case, note: str, models: Sequence[Model], index: int, threshold: float) -> list[Panel]:
     truth, name = case.read_truth(), note + case.name
     if case.image:
-        image = np.asarray(read_image(case.image)) / 255
+        image = case.read_image() / 255
         row = [Panel(image, caption=name), Panel(image, truth)]
     else:
         row = [Panel(np.zeros(truth.shape), truth, name)]

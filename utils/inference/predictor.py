@@ -17,7 +17,7 @@ from data.io.images import array_as_gray, as_gray, read_image
 from data.io.volumes import read_scan
 from data.preprocess.framing import WHOLE, Frame
 from data.preprocess.preprocessing import Preprocessing
-from data.preprocess.window import LUNG, Window
+from data.preprocess.window import Window
 from utils.checkpoint import load_model
 from utils.config import PredictionConfig
 from utils.device import choose_device, choose_precision
@@ -97,7 +97,8 @@ class Predictor:
         Raises InputError if it can't be read, or has other values than windowed gray levels.
         """
         if isinstance(image, Path | str):
-            gray = read_image(Path(image))
+            path = Path(image)
+            gray = read_image(path, self.config.reading.for_slices([path]))
         else:
             gray = as_gray(image) if isinstance(image, Image.Image) else array_as_gray(np.asarray(image))
         prepared = [each.preprocessing.apply(gray) for each in self._networks]
@@ -107,19 +108,21 @@ class Predictor:
         ]
         return Prediction(_mean(found), prepared[0][1].frame)
 
-    def predict_scan(self, scan: Path | str | np.ndarray, *, window: tuple[float, float] = LUNG) -> np.ndarray:
+    def predict_scan(self, scan: Path | str | np.ndarray, *, window: tuple[float, float] | None = None) -> np.ndarray:
         """Find the lesions of a scan: a path (NIfTI, NRRD, a DICOM folder) or axial slices ``(S, H, W)`` in HU.
 
         An array must have the orientation of data/io/volumes.py: row 0 in front, column 0 on the patient's right.
-        window: level and width in HU. Returns the probability of lesion, uint8 ``(S, H, W)``, 255 for certainty; above
-        127, lesion is likelier. Raises InputError if the scan can't be read, or an array is not in HU.
+        window: level and width in HU, by default those of the settings. Returns the probability of lesion, uint8
+        ``(S, H, W)``, 255 for certainty; above 127, lesion is likelier. Raises InputError if the scan can't be read, or
+        an array is not in HU.
         """
+        window = self.config.window if window is None else window
         if not (isinstance(window, tuple) and len(window) == 2 and all(np.isfinite(window)) and window[1] > 0):
             raise InputError(f"window {window!r}: not a level and a width above 0, in HU, such as (-650, 1500)")
         if not isinstance(scan, Path | str):
             found = self.predict_hu(_checked(np.asarray(scan)), window=Window(*window))
         else:
-            volume = read_scan(Path(scan), **self.reading)
+            volume = read_scan(Path(scan), **self.scan_options)
             found = self.predict_hu(volume.slices, window=Window(*window), note=volume.note)
         if found.note:
             warn(f"{scan if isinstance(scan, Path | str) else 'the scan'}: {found.note}")
@@ -139,7 +142,7 @@ class Predictor:
 
     def read(self, files: list[Path], *, cache_gb: float = 4.0) -> UnlabeledSlices:
         """The slices of these files, prepared for ``predict_slices``."""
-        return UnlabeledSlices(files, self.preprocessing, cache_gb=cache_gb)
+        return UnlabeledSlices(files, self.preprocessing, cache_gb=cache_gb, reading=self.config.reading)
 
     def predict_slices(self, slices: UnlabeledSlices | ScanSlices) -> Iterator[Prediction]:
         """Yield the prediction for each slice; computes several at a time and shows a progress bar."""
@@ -152,7 +155,7 @@ class Predictor:
             yield Prediction(_mean(of_networks), placement.frame)
 
     @property
-    def reading(self) -> dict[str, Any]:
+    def scan_options(self) -> dict[str, Any]:
         """The settings of ``read_scan``."""
         return {name: getattr(self.config, name) for name in ("any_values", "hu_offset", "series")}
 

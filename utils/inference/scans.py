@@ -10,7 +10,6 @@ from tqdm import tqdm
 from data.datasets import ScanSlices
 from data.errors import FileError, one_note
 from data.io.volumes import Volume, read_labels, read_scan
-from data.preprocess.window import Window
 from data.scans import Scan, find_scans
 from utils.inference.predictor import Predictor
 from utils.lesions import lesion_mask
@@ -42,7 +41,6 @@ def predict_scans(
     scans: Sequence[Scan],
     left_out: list[FileError],
     *,
-    window: Window,
     labels: Sequence[int] = (),
 ) -> Iterator[PredictedScan]:
     """Predict each scan, and print what was done to it.
@@ -53,12 +51,14 @@ def predict_scans(
     for number, scan in enumerate(scans, start=1):
         tqdm.write(f"{'scan':<11} {number} of {len(scans)}: {scan.path}")
         try:
-            volume = read_scan(scan.path, **predictor.reading)
+            volume = read_scan(scan.path, **predictor.scan_options)
             truth, note = read_labels(scan.truth, volume, scan.path, labels=labels) if scan.truth else (None, "")
         except FileError as error:
             left_out.append(error)
             continue
-        soft, slices, note = predictor.predict_hu(volume.slices, window=window, note=one_note(volume.note, note))
+        soft, slices, note = predictor.predict_hu(
+            volume.slices, window=predictor.config.window, note=one_note(volume.note, note)
+        )
         if np.count_nonzero(lesion_mask(soft, 0.5)) * volume.geometry.voxel_ml > LARGEST_LUNGS_ML:
             note = one_note(note, "more lesion than lungs can hold")
         tqdm.write(f"{'':<11} {_describe(slices)}")

@@ -2,11 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 from data.datasets import LesionSlices, UnlabeledSlices
 from data.errors import listed
 
-NEARLY_BLACK = 0.05  # chest CT in a lung window has a mean gray of about 0.4
+NEARLY_BLACK = 0.05  # mean gray of 1; chest CT in a lung window has about 0.4
+WINDOW = "window them first, or give 16-bit slices in Hounsfield units (README.md, Your own data)"
 
 
 def report_pairs(name: str, slices: LesionSlices | None) -> None:
@@ -31,13 +33,16 @@ def report_images(slices: UnlabeledSlices) -> None:
 
 
 def _report_looks(slices: LesionSlices | UnlabeledSlices) -> None:
+    names = [(file if isinstance(file, Path) else file[0]).name for file in slices.files]
     if cropped := sum(placement.frame.box is not None for placement in slices.placements):
         print(f"{'':<11} {cropped} of them cropped to the lungs, as the training slices are")
     if turned := sum(placement.turns > 0 for placement in slices.placements):
         print(f"{'':<11} {turned} of them rotated to the orientation of the training set")
-    gray = slices.mean_gray()
-    if gray < NEARLY_BLACK:
-        warn(f"nearly black images (mean gray {gray:.3f} of 1); window them first (README.md, Your own data)")
+    if (offset := slices.reading.hu_offset) is not None:
+        level, width = slices.reading.window
+        print(f"{'':<11} read as HU{f' + {offset:g}' if offset else ''}, in a window of width {width:g} at {level:g}")
+    if black := [name for name, gray in zip(names, slices.mean_grays(), strict=True) if gray < NEARLY_BLACK]:
+        warn(f"nearly black, unlike chest CT in a lung window: {listed(black)}; {WINDOW}")
 
 
 def report_notes(rows: Sequence[dict]) -> None:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from data.datasets import LesionSlices
 from data.errors import InputError
@@ -43,8 +44,9 @@ def read_labeled(
     """
     config.validate()
     train_pairs, val_pairs = labeled_pairs(config, pairs)
+    options: dict[str, Any] = {"cache_gb": config.cache_gb, "reading": config.reading}
     plain = Preprocessing(image_size=config.image_size, align_grays=config.align_grays)
-    labeled = LesionSlices(train_pairs, plain, cache_gb=config.cache_gb)  # never cropped: others are, to be like these
+    labeled = LesionSlices(train_pairs, plain, **options)  # never cropped: others are, to be like these
     known = start.preprocessing if start else plain  # of an earlier run, if any
     learned = plain.learn(labeled.portraits)
     oriented = known if known.typical_slice else learned
@@ -53,7 +55,7 @@ def read_labeled(
         names = ("typical_slice", "front_to_back", "least_likeness")
         preprocessing = replace(preprocessing, **{name: getattr(oriented, name) for name in names})
     labeled.reorient(preprocessing)
-    validation = LesionSlices(val_pairs, preprocessing, cache_gb=config.cache_gb) if val_pairs else None
+    validation = LesionSlices(val_pairs, preprocessing, **options) if val_pairs else None
     report_pairs("labeled", labeled)
     report_pairs("validation", validation)
     return labeled, validation
@@ -66,7 +68,7 @@ def read_pseudo_labeled(config: TrainingConfig, preprocessing: Preprocessing) ->
     if config.semi_truth_path:
         truth_of = dict(pair_by_stem(images, config.semi_truth_path))
         files = [(image, mask, truth_of[image]) for image, mask in files]
-    pseudo = LesionSlices(files, preprocessing, cache_gb=config.cache_gb, pseudo=True)
+    pseudo = LesionSlices(files, preprocessing, cache_gb=config.cache_gb, reading=config.reading, pseudo=True)
     report_pairs("pseudo", pseudo)
     return pseudo
 

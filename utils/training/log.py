@@ -9,7 +9,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.datasets import LesionSlices
-from data.io.images import read_pair
 from data.labels import IGNORE
 from utils.evaluation.metrics import scores
 from utils.inference.predictor import Predictor
@@ -53,7 +52,7 @@ class RunLog:
         chosen = np.linspace(0, len(slices) - 1, min(len(slices), 6)).round().astype(int)
         columns = []
         for index in chosen:
-            image, mask = (np.asarray(part) for part in read_pair(slices.files[index], pseudo=slices.pseudo))
+            image, mask = slices.original(index)
             found = predictor.predict(image)
             dice = scores(torch.from_numpy(found.mask), torch.from_numpy(mask.copy()))["dice"]
             columns.append(
