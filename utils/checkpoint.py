@@ -7,9 +7,11 @@ Nothing here unpickles code.
 """
 
 import copy
+import math
 import os
 import pickle
 import warnings
+import zipfile
 from pathlib import Path
 
 import torch
@@ -19,9 +21,19 @@ from data.errors import InputError
 from data.preprocess.preprocessing import Preprocessing
 from models import MODELS, build_model
 from models.released import rename_released
+from models.state_dicts import bare_weights
 
 FORMAT = "cares-unet-1"
-FIELDS = {"format", "model", "preprocessing", "weights", "epoch", "best_score", "run"}
+FIELDS: dict[str, tuple[type, ...]] = {
+    "model": (dict,),
+    "preprocessing": (dict,),
+    "weights": (dict,),
+    "epoch": (int,),
+    "best_score": (int, float),
+    "run": (dict,),
+}
+MOST_CHANNELS = 8192  # of a network: more is damage
+MOST_EXPANDED = 4  # bytes of weights, for one of the file
 
 
 def save_checkpoint(path: Path, content: dict) -> None:
@@ -34,13 +46,30 @@ def save_checkpoint(path: Path, content: dict) -> None:
 def read_checkpoint(path: Path) -> dict:
     """Read a checkpoint. A bare state dict (ours or the released one) is converted to the same form.
 
-    Raises InputError if the file is missing, damaged, not a CARes-UNet, or contains more than tensors and plain types.
+    Raises InputError if the file is missing, damaged, not a CARes-UNet, contains more than tensors and plain types, or
+    entries of other types and ranges than they should have, or weights that are not finite.
     """
+    content = _load(path)
+    if content.get("format") != FORMAT or not content.keys() >= FIELDS.keys():
+        content = _from_state_dict(path, content)
+    elif (reason := _why_refused(content)) is not None:
+        raise InputError(f"{path}: {reason}; download or copy it again")
+    content["weights"] = bare_weights(content["weights"]) or {}
+    _check_weights(path, content["weights"])
+    return content
+
+
+def _load(path: Path) -> dict:
     try:
         with path.open("rb") as file:
             start = file.read(2)
+        damaged = zipfile.ZipFile(path).testzip() if start == b"PK" else None
     except OSError as error:
         raise InputError(f"{path}: can't be opened ({error.strerror}); give the path of a .pth file") from error
+    except Exception as error:  # a damaged archive can make zipfile raise almost anything
+        raise InputError(f"{path}: damaged, or not a checkpoint; download or copy it again") from error
+    if damaged:
+        raise InputError(f"{path}: damaged ({damaged} has another checksum); download or copy it again")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about other pickles; the error below says more
@@ -53,30 +82,65 @@ def read_checkpoint(path: Path) -> dict:
         ) from error
     except Exception as error:  # a damaged file can make torch.load raise almost anything
         raise InputError(f"{path}: damaged, or not a checkpoint; download or copy it again") from error
-
     if not isinstance(content, dict):
         raise InputError(f"{path}: contains a {type(content).__name__}, not a checkpoint; give a CARes-UNet checkpoint")
-    if content.get("format") == FORMAT and content.keys() >= FIELDS:
-        if (name := content["model"]["name"]) not in MODELS:
-            raise InputError(f"{path}: contains the network {name!r}, not one of {', '.join(MODELS)}; add it to MODELS")
-        return content
-    if "classfier.weight" in content:
-        content = rename_released(content)
-    if not {"encoder1.conv.conv.weight", "head.weight"} <= content.keys():
+    return content
+
+
+def _from_state_dict(path: Path, content: dict) -> dict:
+    weights = bare_weights(content) or {}
+    if "classfier.weight" in weights:
+        weights = rename_released(weights)
+    if not {"encoder1.conv.conv.weight", "head.weight"} <= weights.keys():
         raise InputError(f"{path}: not a CARes-UNet checkpoint; give one that these scripts saved, or the released one")
-    base_channels, in_channels = content["encoder1.conv.conv.weight"].shape[:2]
-    num_classes = content["head.weight"].shape[0]
-    return {
-        "model": {
-            "name": "cares_unet",
-            "in_channels": in_channels,
-            "num_classes": num_classes,
-            "base_channels": base_channels,
-        },
-        "preprocessing": Preprocessing().to_dict(),
-        "weights": content,
-        "epoch": 0,
-    }
+    first, head = weights["encoder1.conv.conv.weight"].shape, weights["head.weight"].shape
+    if len(first) != 4 or not head:
+        raise InputError(f"{path}: its weights do not fit its network; download or copy it again")
+    if first[1] != 1:
+        raise InputError(f"{path}: takes images of {first[1]} channels, slices have one; train on gray levels")
+    model = {"name": "cares_unet", "in_channels": 1, "num_classes": head[0], "base_channels": first[0]}
+    return {"model": model, "preprocessing": Preprocessing().to_dict(), "weights": weights, "epoch": 0}
+
+
+def _why_refused(content: dict) -> str | None:
+    """What is wrong with an entry of a checkpoint: its type, or its range."""
+    for name, kind in FIELDS.items():
+        if not isinstance(content[name], kind) or isinstance(content[name], bool):
+            return f"its {name} is of type {type(content[name]).__name__}"
+    if content["epoch"] < 0 or not math.isfinite(content["best_score"]):
+        return f"its epoch or best_score can't be ({content['epoch']}, {content['best_score']})"
+    if reason := Preprocessing.why_refused(content["preprocessing"]):
+        return f"its preprocessing has {reason}"
+    return _why_no_network(content["model"]) or _why_no_run(content["run"])
+
+
+def _why_no_network(model: dict) -> str | None:
+    if (name := model.get("name")) not in list(MODELS):
+        return f"contains the network {name!r}, not one of {', '.join(MODELS)}"
+    for name, value in model.items():
+        if not isinstance(value, str) and not (type(value) is int and 1 <= value <= MOST_CHANNELS):
+            return f"its network has {name} {str(value)[:50]!r}"
+    if model.get("in_channels", 1) != 1:
+        return f"takes images of {model['in_channels']} channels, slices have one"
+    return None
+
+
+def _why_no_run(run: dict) -> str | None:
+    kinds = {"script": (str, type(None)), "options": (dict,), "training": (list,), "validation": (list,)}
+    if wrong := [name for name, kind in kinds.items() if name in run and not isinstance(run[name], kind)]:
+        return f"its record of the run has another type of {wrong[0]}"
+    if any(not isinstance(stem, str) for name in ("training", "validation") for stem in run.get(name, [])):
+        return "its record of the run has slices without names"
+    return None
+
+
+def _check_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """Raise InputError if weights are larger than the file, as an expanded tensor can be, or not finite."""
+    stored = sum(weight.numel() * weight.element_size() for weight in weights.values())
+    if stored > MOST_EXPANDED * path.stat().st_size:
+        raise InputError(f"{path}: damaged, its weights are larger than the file; download or copy it again")
+    if bad := [name for name, weight in weights.items() if not weight.isfinite().all()]:
+        raise InputError(f"{path}: its weights are NaN or infinite ({bad[0]}); use an earlier checkpoint of that run")
 
 
 def load_model(path: Path | str) -> tuple[nn.Module, Preprocessing]:
@@ -102,7 +166,7 @@ def rebuild(content: dict, path: Path | str) -> nn.Module:
         # Copies, as a resumed run still needs the averaged weights of the file after the network has changed.
         weights = {name: _in_float32(tensor) for name, tensor in copy.deepcopy(content["weights"]).items()}
         model.load_state_dict(weights, assign=True)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: its weights do not fit its network ({reason}); download or copy it again") from error
     return model.to(memory_format=torch.channels_last)  # as when built; files may have another layout

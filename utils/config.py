@@ -11,6 +11,7 @@ from typing import Any
 from data.errors import InputError
 from data.folders import FOLDERS, PSEUDO_MASKS
 from data.io.reading import Reading
+from data.preprocess.preprocessing import LEAST_SIZE, MOST_SIZE
 from data.preprocess.window import LUNG, Window
 from models import options_of
 from utils.fields import admits, check, number, one_of
@@ -23,6 +24,7 @@ DEFAULT_FOLDERS = {
     "semi_msk_path": PSEUDO_MASKS,
 }
 PRECISIONS = ("auto", "off", "bf16", "fp16")
+OF_THE_MACHINE = ("num_workers", "cache_gb")  # settings that change no result
 COMPILERS = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
 
 
@@ -53,7 +55,7 @@ class TrainingConfig:
     mask_threshold: float | None = number(None, 0, 1)
 
     # Preprocessing and augmentation.
-    image_size: int = number(256, 16, 4096)
+    image_size: int = number(256, LEAST_SIZE, MOST_SIZE)
     align_grays: bool = True
     align_frame: bool = True
     align_turns: bool = True
@@ -134,7 +136,7 @@ class TrainingConfig:
 
     def to_dict(self) -> dict:
         """The settings as plain types, for a checkpoint, without those of one machine or one call."""
-        here = ("device", "save_folder")
+        here = ("device", "save_folder", *OF_THE_MACHINE)
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in here}
         kept["lr"] = self.learning_rate
         kept |= {name: str(value) for name, value in kept.items() if isinstance(value, Path)}
@@ -206,7 +208,7 @@ class PredictionConfig:
     None: as the checkpoint says, or as suits the device (batchsize).
     """
 
-    image_size: int | None = number(None, 16, 4096)
+    image_size: int | None = number(None, LEAST_SIZE, MOST_SIZE)
     align_grays: bool | None = None
     align_frame: bool | None = None
     align_turns: bool | None = None

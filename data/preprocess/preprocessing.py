@@ -1,7 +1,7 @@
 """Preprocessing of slices for a network, and its inverse for the maps that the network returns."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from data.preprocess.framing import WHOLE, Box, Frame, are_cropped, frame_slice
 from data.preprocess.grays import align_grays
 from data.preprocess.orientation import (
+    SIDE,
     Portrait,
     front_to_back,
     likeness,
@@ -23,7 +24,17 @@ from data.preprocess.orientation import (
     upright_turns,
 )
 
+LEAST_SIZE, MOST_SIZE = 16, 2048  # of image_size
 TOLERANCE = 0.8  # to the training slice that is least like the typical one; few of the same kind are less like it
+
+
+def _is_of(values: object, shape: tuple[int, ...]) -> bool:
+    """Whether these are finite numbers, nested in this shape."""
+    try:
+        array = np.array(values, float)
+    except (TypeError, ValueError):
+        return False
+    return array.shape == shape and bool(np.isfinite(array).all())
 
 
 class Placement(NamedTuple):
@@ -153,6 +164,22 @@ class Preprocessing:
     def to_dict(self) -> dict:
         """Plain types, for a checkpoint; ``Preprocessing(**d)`` is the inverse."""
         return asdict(self)
+
+    @classmethod
+    def why_refused(cls, content: dict) -> str:
+        """Which entry of a dict can't be one of ``to_dict``, by its name; empty if all can be."""
+        flags = [option.name for option in fields(cls) if option.type == "bool" or option.type is bool]
+        for name, value in content.items():
+            shape = {"typical_slice": (SIDE, SIDE), "front_to_back": (2, SIDE, SIDE), "least_likeness": ()}.get(name)
+            if name in flags:
+                fits = isinstance(value, bool)
+            elif name == "image_size":
+                fits = type(value) is int and LEAST_SIZE <= value <= MOST_SIZE
+            else:
+                fits = shape is not None and (value is None or _is_of(value, shape))
+            if not fits:
+                return f"{name} {str(value)[:50]!r}"
+        return ""
 
     def summary(self) -> dict:
         """The settings, for a table of results."""

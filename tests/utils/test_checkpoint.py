@@ -1,3 +1,4 @@
+import copy
 import os
 import pickle
 import re
@@ -112,3 +113,90 @@ def test_unusable_files(tmp_path, model):
         with pytest.raises(InputError, match=f"{re.escape(name)}: .*{message}") as caught:
             load_model(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+def wrapped(model):
+    weights = model.state_dict()
+    return {
+        "data_parallel": {f"module.{name}": value for name, value in weights.items()},
+        "compiled": {f"_orig_mod.{name}": value for name, value in weights.items()},
+        "both": {f"module._orig_mod.{name}": value for name, value in weights.items()},
+        "state_dict": {"state_dict": weights, "epoch": 3, "optimizer": {"lr": 0.1}},
+        "model": {"model": weights},
+        "profiled": {**weights, "total_ops": torch.zeros(1), "encoder1.total_params": torch.zeros(1)},
+        "half": {name: w.half() if w.is_floating_point() else w for name, w in weights.items()},
+    }
+
+
+@pytest.mark.parametrize("kind", ["data_parallel", "compiled", "both", "state_dict", "model", "profiled", "half"])
+def test_state_dicts_as_others_save_them(tmp_path, model, kind):
+    torch.save(wrapped(model)[kind], tmp_path / "other.pth")
+    x = torch.rand(1, 1, 32, 32)
+    found = load_model(tmp_path / "other.pth")[0](x)
+    assert torch.equal(found, model(x)) if kind != "half" else torch.allclose(found, model(x), atol=0.05)
+
+
+def test_networks_of_three_channels_are_told(tmp_path):
+    torch.save(build_model("cares_unet", in_channels=3, base_channels=2).state_dict(), tmp_path / "rgb.pth")
+    with pytest.raises(InputError, match=r"rgb\.pth: takes images of 3 channels, slices have one"):
+        load_model(tmp_path / "rgb.pth")
+
+
+def test_weights_that_are_not_finite(tmp_path, model):
+    for value in (float("nan"), float("inf")):
+        broken = content(model)
+        broken["weights"] = {**model.state_dict(), "head.weight": torch.full_like(model.head.weight, value)}
+        save_checkpoint(tmp_path / "nan.pth", broken)
+        with pytest.raises(InputError, match=r"nan\.pth: its weights are NaN or infinite \(head\.weight\)"):
+            load_model(tmp_path / "nan.pth")
+
+
+def test_every_flipped_bit_is_found(tmp_path, model):
+    path = tmp_path / "model.pth"
+    save_checkpoint(path, content(model))
+    whole = path.read_bytes()
+    for place in torch.linspace(200, len(whole) - 2000, 24).long().tolist():
+        if not any(whole[place : place + 1]) and not any(whole[place - 8 : place + 8]):
+            continue  # between the files of the archive
+        flipped = bytearray(whole)
+        flipped[place] ^= 16
+        path.write_bytes(flipped)
+        with pytest.raises(InputError, match="damaged"):
+            load_model(path)
+
+
+VALUES = (None, -1, 0, 10**9, 1.5, float("nan"), True, "x", "", [], [1, "a"], {}, {"a": 1}, torch.zeros(2))
+
+
+def mutants(node, path=()):
+    """All paths to values of nested dicts, but for tensors."""
+    for key, value in node.items():
+        yield (*path, key)
+        if isinstance(value, dict) and key != "weights":
+            yield from mutants(value, (*path, key))
+
+
+def test_mutants_are_read_or_refused_in_one_line(tmp_path, model):
+    """Every entry missing, or of another type or range, before anything of that size is made."""
+    run = {"script": "supervised_train.py", "options": {"data_augmentation": True}, "training": ["1"], "validation": []}
+    typical = [[0.0] * 16] * 16
+    whole = content(model) | {"run": run}
+    whole["preprocessing"] |= {"align_grays": True, "typical_slice": typical, "least_likeness": 0.5}
+    path, refused = tmp_path / "mutant.pth", 0
+    for place in [*mutants(whole), ("weights", "head.weight")]:
+        for value in (*VALUES, KeyError):
+            mutant = copy.deepcopy(whole)
+            node = mutant
+            for key in place[:-1]:
+                node = node[key]
+            if value is KeyError:
+                del node[place[-1]]
+            else:
+                node[place[-1]] = value
+            save_checkpoint(path, mutant)
+            try:
+                load_model(path)
+            except InputError as error:
+                refused += 1
+                assert str(error).startswith(f"{path}: ") and "\n" not in str(error) and len(str(error)) < 600
+    assert refused > 150

@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from utils.cli.parser import Parser, add_options, settings
-from utils.config import TrainingConfig, overrides
+from utils.config import OF_THE_MACHINE, TrainingConfig, overrides
 from utils.device import choose_device, choose_precision
 from utils.training.start import Start, check_start
 
@@ -133,4 +133,5 @@ def _options_to_resume(parser: Parser, given: argparse.Namespace, start: Start) 
         parser.error("--resume and --pretrained_model: a resumed run has weights already; give one of the two")
     if given.recipe not in ("default", start.content["run"]["options"]["recipe"]):
         parser.error(f"--recipe {given.recipe}: a resumed run keeps its recipe; leave it out and override single flags")
-    return start.content["run"]["options"]
+    kept = start.content["run"]["options"]
+    return {name: value for name, value in kept.items() if name not in OF_THE_MACHINE}

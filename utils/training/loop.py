@@ -26,6 +26,7 @@ from utils.training.saving import RunCheckpoints
 from utils.training.start import Start, check_slices, check_start, initial_model
 from utils.training.state import Training
 
+STATE_ERRORS = (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError)
 READ_LOSS_EVERY = 1  # seconds; reading a loss makes the host wait for the GPU
 DRAW_EVERY = 30  # seconds; drawing takes about one, more than an epoch of a small network
 
@@ -106,7 +107,15 @@ def _begin(training: Training, config: TrainingConfig, start: Start | None) -> t
         done = start.content["epoch"]
         if (config.save_folder / "best.pth").exists():  # not in another --save_folder
             best = start.content["best_score"]
-        training.load_state_dict(start.content["training"], lr=config.learning_rate, weight_decay=config.weight_decay)
+        rates = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+        try:
+            training.load_state_dict(start.content["training"], **rates)
+        except STATE_ERRORS as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(
+                f"--resume {start.path}: damaged, its state does not fit the run ({reason}); continue from its weights "
+                "by --pretrained_model"
+            ) from error
     if start:
         start.content = {}  # frees as much memory as network and optimizer take
     return done, best

@@ -27,8 +27,11 @@ class Start:
     def read(cls, path: Path | str, *, resume: bool = False) -> "Start":
         """Read a checkpoint, ``last.pth`` to resume its run. Raises InputError as ``read_checkpoint`` does."""
         start = cls(Path(path), read_checkpoint(Path(path)), resume)
-        if resume and "training" not in start.content:
+        if resume and not isinstance(start.content.get("training"), dict):
             raise InputError(f"--resume {path}: not the last.pth of a run; give that file")
+        options = start.content.get("run", {}).get("options", {})
+        if resume and (missing := [name for name in ("recipe", "epoch", "optimizer_type") if name not in options]):
+            raise InputError(f"--resume {path}: damaged, has no {missing[0]}; use an earlier checkpoint of the run")
         return start
 
     @property
