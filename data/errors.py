@@ -13,6 +13,14 @@ class InputError(Exception):
     """
 
 
+class Stopped(Exception):
+    """A run that was asked to stop by a signal, after it has saved all of its work."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
+
+
 class FileError(InputError):
     """A file that can't be used: what is wrong, a ``detail`` that differs from file to file, and what to do."""
 
@@ -47,6 +55,11 @@ def reason_of(error: Exception) -> str:
     """The last line of a library's error, which says what is wrong."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1].strip()[:200]
+
+
+def printable(text: str) -> str:
+    """Text for a terminal, in one line: control characters, which names of files may have, as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def listed(names: Sequence[str]) -> str:

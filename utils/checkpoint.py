@@ -7,6 +7,7 @@ Nothing here unpickles code.
 """
 
 import copy
+import errno
 import math
 import os
 import pickle
@@ -17,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from data.errors import InputError
+from data.errors import InputError, reason_of
 from data.preprocess.preprocessing import Preprocessing
 from models import MODELS, build_model
 from models.released import rename_released
@@ -39,8 +40,14 @@ MOST_EXPANDED = 4  # bytes of weights, for one of the file
 def save_checkpoint(path: Path, content: dict) -> None:
     """Write ``content`` under a temporary name, then rename: if killed, it leaves the old file or the new one."""
     temporary = path.with_name(f"{path.name}.tmp")
-    torch.save({"format": FORMAT, **content}, temporary)
-    os.replace(temporary, path)
+    try:
+        torch.save({"format": FORMAT, **content}, temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise
+        raise OSError(errno.ENOSPC, f"can't be written ({reason_of(error)})", str(path)) from error
 
 
 def read_checkpoint(path: Path) -> dict:

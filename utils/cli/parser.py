@@ -1,6 +1,7 @@
 """Command-line parsing: help that shows defaults, and errors in one line."""
 
 import argparse
+import io
 import math
 import os
 import re
@@ -12,11 +13,22 @@ from typing import Any, NoReturn, TypeVar
 
 import torch
 
-from data.errors import FileError, InputError
+from data.errors import ADVICE, FileError, InputError, Stopped, printable
 from data.preprocess.window import LUNG, Window
 from utils.fields import Range, admits, names_of
 
 Config = TypeVar("Config")
+
+NO_MEMORY = "the memory is full; lower --batchsize, --image_size, --base_channels or --cache_gb"
+RUNTIME_ERRORS = {  # what torch says, in part, and what to do
+    "can't allocate memory": NO_MEMORY,
+    "not enough memory": NO_MEMORY,
+    "unable to allocate shared memory": "/dev/shm is full; use --num_workers 0, or enlarge it",
+    "unable to open shared memory": "/dev/shm is full; use --num_workers 0, or enlarge it",
+    "No space left on device": "/dev/shm is full; use --num_workers 0, or enlarge it",
+    "exited unexpectedly": "a worker was killed, most likely for lack of memory; use --num_workers 0",
+    "is killed by signal": "a worker was killed, most likely for lack of memory; use --num_workers 0",
+}
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -95,7 +107,7 @@ def exit_if_left_out(errors: Sequence[FileError], total: int) -> None:
     """Report the scans that could not be processed, a line each, and exit with code 1; the others are done."""
     if errors:
         for error in errors:
-            print(f"error: {error}", file=sys.stderr)
+            print(printable(f"error: {error}"), file=sys.stderr)
         print(
             f"{len(errors)} of {total} scans could not be processed; fix them and run the command again",
             file=sys.stderr,
@@ -105,27 +117,43 @@ def exit_if_left_out(errors: Sequence[FileError], total: int) -> None:
 
 def run(main: Callable[[], None]) -> None:
     """Call a script's ``main``; report errors of the user in one line, with exit code 2 and no traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names that are no text
     try:
         main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except ModuleNotFoundError as error:
-        print(f"error: the package {error.name} is missing; pip install -r requirements.txt", file=sys.stderr)
-        sys.exit(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails again at exit
-        print("stopped: the output pipe was closed, as by | head", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print(
-            f"error: {place}{error.strerror or error}; free some space, or name another file or folder", file=sys.stderr
-        )
-        sys.exit(2)
-    except torch.cuda.OutOfMemoryError:
-        print("error: the GPU's memory is full; lower --batchsize, --image_size or --base_channels", file=sys.stderr)
-        sys.exit(2)
+        _end(1, "stopped: the output pipe was closed, as by | head")
+    except (InputError, ModuleNotFoundError, OSError, MemoryError, RuntimeError) as error:
+        if (message := _explained(error)) is None:
+            raise
+        _end(2, f"error: {message}")
+    except Stopped as stop:
+        _end(128 + stop.number, f"stopped: {stop}")
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
+        _end(130, "stopped")
+
+
+def _explained(error: Exception) -> str | None:
+    """What is wrong and what to do; None if it is a fault of the program."""
+    text = str(error)
+    if "in DataLoader worker" in text:  # the last line of the traceback of a worker
+        return text.strip().splitlines()[-1].partition(": ")[2]
+    if isinstance(error, ModuleNotFoundError):
+        return f"the package {error.name} is missing; pip install -r requirements.txt"
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        advice = ADVICE.get(error.errno or 0, "free some space, or name another file or folder")
+        return f"{place}{error.strerror or error}; {advice}"
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return "the GPU's memory is full; lower --batchsize, --image_size or --base_channels"
+    if isinstance(error, MemoryError):
+        return NO_MEMORY
+    if isinstance(error, InputError):
+        return text
+    return next((advice for part, advice in RUNTIME_ERRORS.items() if part in text), None)
+
+
+def _end(code: int, message: str) -> NoReturn:
+    print(printable(message), file=sys.stderr)
+    sys.exit(code)

@@ -4,26 +4,50 @@ import csv
 import json
 import os
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from PIL import Image
 
 from data.errors import InputError
 from data.folders import case_of
 
+LOCK = ".lock"
+
 
 def prepare_folder(folder: Path) -> None:
-    """Create a folder for results; InputError if it can't be written."""
+    """Create a folder for results. Raises InputError if it can't be written, or has links, which lead out of it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        links = [path for path in folder.iterdir() if path.is_symlink()]
     except OSError as error:
         raise InputError(f"{folder}: can't write there ({error.strerror}); name another folder") from error
+    if links:
+        raise InputError(f"{folder}: has links, such as {links[0].name}; remove them or name another folder")
+
+
+def lock_folder(folder: Path) -> AcquireReturnProxy:
+    """Keep other runs out of a folder until the end of a ``with`` block, or of the process.
+
+    Raises InputError if another run writes there.
+    """
+    try:
+        return FileLock(folder / LOCK, timeout=0).acquire()
+    except Timeout as error:
+        raise InputError(f"{folder}: another run writes there; wait for its end or name another folder") from error
+
+
+def prepare_subfolder(folder: Path) -> None:
+    """Create a folder within one of results. Raises InputError if it is a link, which leads out of it."""
+    if folder.is_symlink():
+        raise InputError(f"{folder}: is a link; remove it or name another folder")
+    folder.mkdir(exist_ok=True)
 
 
 def holds_something(folder: Path) -> bool:
@@ -34,9 +58,20 @@ def holds_something(folder: Path) -> bool:
     return any(f.is_dir() or f.stat().st_size for f in files)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file under a temporary name, then rename: if killed, it leaves the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def append_row(path: Path, row: dict) -> None:
     """Append a row to a CSV file; the first one adds the header."""
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.DictWriter(file, row.keys(), lineterminator="\n")
         if file.tell() == 0:
             writer.writeheader()
@@ -67,6 +102,7 @@ class ResultFolder:
     ) -> None:
         self.folder, self.table, self.suffix = folder, folder / table, suffix
         self.rows: list[dict[str, Any]] = []
+        self._lock: AcquireReturnProxy | None = None
         for read in (*reads, inputs[0].parent):
             if folder.resolve() in (read.resolve(), *read.resolve().parents):
                 raise InputError(f"{folder}: contains {read}, which is read; name another folder")
@@ -82,6 +118,7 @@ class ResultFolder:
                     f"{folder}: contains {', '.join(others)}, which match nothing in {inputs[0].parent}; "
                     "remove them or name another folder"
                 )
+            self._lock = lock_folder(folder)
             print(f"{'results':<11} replacing those of an earlier run in {folder}")
             for name in {*present, *self.TABLES}:  # an interrupted run must not leave old beside new results
                 (folder / name).unlink(missing_ok=True)
@@ -89,6 +126,7 @@ class ResultFolder:
             for file in [file for name in self.SUBFOLDERS for file in (folder / name).glob("*")]:
                 if file.name in names or self.PICTURES.fullmatch(file.name):
                     file.unlink()
+        self._lock = self._lock or lock_folder(folder)
         self.write_summary({})
         self.table.write_text("")
 
@@ -99,7 +137,7 @@ class ResultFolder:
 
     def path_of(self, path: Path, subfolder: str = "", suffix: str | None = None) -> Path:
         """The path for the mask of an input, or for its map or picture in a subfolder, which is created."""
-        (self.folder / subfolder).mkdir(exist_ok=True)
+        prepare_subfolder(self.folder / subfolder)
         return self.folder / subfolder / f"{case_of(path)}{suffix or self.suffix}"
 
     def save_image(self, path: Path, pixels: np.ndarray, *, subfolder: str = "") -> None:
@@ -110,7 +148,7 @@ class ResultFolder:
         """Write ``summary.json``: the origin, the summary of all images, and the notes on some, by name."""
         if notes := {row["image"]: row["note"] for row in self.rows if row.get("note")}:
             summary = summary | {"notes": notes}
-        (self.folder / "summary.json").write_text(json.dumps(self._origin | summary, indent=2) + "\n")
+        write_whole(self.folder / "summary.json", json.dumps(self._origin | summary, indent=2) + "\n")
 
     def _stop_unless_from_the_same_inputs(self) -> None:
         try:

@@ -1,7 +1,9 @@
 """The log of a run: log.csv, TensorBoard events, curves and pictures."""
 
 import csv
+import io
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 import torch
@@ -9,18 +11,19 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.datasets import LesionSlices
+from data.errors import InputError, reason_of
 from data.labels import IGNORE
 from utils.evaluation.metrics import scores
 from utils.inference.predictor import Predictor
-from utils.output.folder import append_row
+from utils.output.folder import append_row, write_whole
 from utils.output.pictures import Panel, draw_curves, draw_sheet
 
 
 class RunLog:
     """The log of a run in its folder: one row per epoch in ``log.csv`` and in the events, pictures on request.
 
-    A resumed run keeps the first ``epochs_done`` rows and removes those that a killed run wrote after them; without an
-    earlier log, it starts a new one.
+    A resumed run keeps the rows of the first ``epochs_done`` epochs and removes those that a killed run wrote after
+    them; without an earlier log, it starts a new one. Raises InputError if an earlier log is damaged.
     """
 
     def __init__(self, folder: Path, *, epochs_done: int) -> None:
@@ -28,9 +31,13 @@ class RunLog:
 
         self.folder = folder
         log = folder / "log.csv"
-        kept = log.read_text().splitlines(keepends=True)[: epochs_done + 1] if epochs_done and log.exists() else []
-        log.write_text("".join(kept))
-        self.rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(kept)]
+        self.rows = [row for row in read_log(log) if row["epoch"] <= epochs_done] if log.exists() else []
+        text = io.StringIO()
+        if self.rows:
+            writer = csv.DictWriter(text, self.rows[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(_as_written(row) for row in self.rows)
+        write_whole(log, text.getvalue())
         self.events = SummaryWriter(str(folder), purge_step=epochs_done + 1)
 
     def add(self, row: dict[str, float], *, is_best: bool) -> None:
@@ -67,5 +74,22 @@ class RunLog:
         drawn = np.asarray(Image.open(path).convert("RGB"))
         self.events.add_image(name, drawn, self.rows[-1]["epoch"], dataformats="HWC")
 
-    def close(self) -> None:
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.events.close()
+
+
+def read_log(log: Path) -> list[dict[str, float]]:
+    """The rows of a ``log.csv``, the last one of each epoch. Raises InputError if it is damaged."""
+    try:
+        whole, _, _ = log.read_text(encoding="utf-8").rpartition("\n")  # a kill may have cut the last line
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(whole.splitlines())]
+        return list({row["epoch"]: row for row in rows}.values())
+    except (OSError, ValueError, TypeError, KeyError, csv.Error, AttributeError) as error:
+        raise InputError(f"{log}: damaged ({reason_of(error)}); move it away, the run goes on without it") from error
+
+
+def _as_written(row: dict[str, float]) -> dict[str, float]:
+    return row | {"epoch": int(row["epoch"])}

@@ -11,20 +11,21 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data.datasets import LesionSlices
-from data.errors import InputError
+from data.errors import InputError, Stopped
 from models import config_of
 from utils.config import TrainingConfig
 from utils.evaluation.metrics import scores
 from utils.inference.predictor import Predictor
 from utils.lesions import lesions
 from utils.output.console import warn
-from utils.output.folder import prepare_folder
+from utils.output.folder import lock_folder, prepare_folder
 from utils.training.data import loader_options
 from utils.training.log import RunLog
 from utils.training.methods import Supervised
 from utils.training.saving import RunCheckpoints
 from utils.training.start import Start, check_slices, check_start, initial_model
 from utils.training.state import Training
+from utils.training.stopping import StopRequest
 
 STATE_ERRORS = (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError)
 READ_LOSS_EVERY = 1  # seconds; reading a loss makes the host wait for the GPU
@@ -47,6 +48,7 @@ def fit(
     script: the name under which the checkpoints record the run.
     start: the checkpoint of the network to start from, or of the run to resume; its content is released.
     A run resumed from ``last.pth`` gives the same result bit for bit. ``config.seed`` decides weights and batches.
+    Asked to stop (Ctrl-C, SIGTERM, SIGHUP), it saves ``last.pth`` after the epoch and raises ``Stopped``.
     Raises InputError if settings conflict, the folder has another run or can't be written, there is no full batch, or
     the loss is no longer finite.
     """
@@ -56,6 +58,7 @@ def fit(
     if len(batches) == 0:
         raise InputError(f"--batchsize {config.batchsize}: fewer training slices than that; lower it or add slices")
     prepare_folder(folder)
+    lock = lock_folder(folder)
     last = folder / "last.pth"
 
     slices = {"training": _stems(method.labeled), "validation": _stems(validation)}
@@ -63,7 +66,7 @@ def fit(
     torch.manual_seed(config.seed)
     model, preprocessing = initial_model(config, start), method.labeled.preprocessing
     training = Training(model, config, steps_per_epoch=len(batches), trained=start is not None)
-    done, best = _begin(training, config, start)
+    done, best = _begin(training, config, start, steps_per_epoch=len(batches))
     log = RunLog(folder, epochs_done=done)
     run = {"script": script, "options": config.to_dict(), **slices}
     checkpoints = RunCheckpoints(config, training, {"preprocessing": preprocessing.to_dict(), "run": run})
@@ -75,32 +78,36 @@ def fit(
     predictor = Predictor((training.average, preprocessing), device=device, amp=amp, tta=False)
     drawn_at = time.monotonic()
     bar = tqdm(total=config.epoch * len(batches), initial=done * len(batches), unit="step", disable=None)
-    for epoch in range(done + 1, config.epoch + 1):
-        started = time.monotonic()
-        bar.set_description_str(f"epoch {epoch}" + (f", best Dice {best:.3f}" if best >= 0 else ""), refresh=False)
-        method.start_epoch(epoch)
-        if epoch == method.best_restarts_at:
-            best = -1.0
-        row = {"epoch": epoch, **_train_epoch(training, method, bar, last), **method.report()}
-        if validation is not None:
-            row |= validate(training, validation, config)
-        if not (training.is_finite() and math.isfinite(row.get("val_loss", 0.0))):
-            raise InputError(_lost(f"the weights are after step {training.steps}", row["lr"], last))
-        row["seconds"] = time.monotonic() - started
-        is_best = validation is None or row["val_dice"] > best
-        best = row.get("val_dice", best) if is_best else best
-        log.add(row, is_best=is_best)
-        if time.monotonic() - drawn_at > DRAW_EVERY or epoch == config.epoch:
-            log.draw(*shown, predictor)
-            drawn_at = time.monotonic()
-        # Without validation every epoch is the best so far, and writing each could take longer than training it.
-        checkpoints.save(epoch, best, is_best=is_best, can_wait=validation is None)
-    bar.close()
-    log.close()
+    with lock, bar, log, StopRequest() as stop:
+        for epoch in range(done + 1, config.epoch + 1):
+            started = time.monotonic()
+            bar.set_description_str(f"epoch {epoch}" + (f", best Dice {best:.3f}" if best >= 0 else ""), refresh=False)
+            method.start_epoch(epoch)
+            if epoch == method.best_restarts_at:
+                best = -1.0
+            row = {"epoch": epoch, **_train_epoch(training, method, bar, last), **method.report()}
+            if validation is not None:
+                row |= validate(training, validation, config)
+            if not (training.is_finite() and math.isfinite(row.get("val_loss", 0.0))):
+                raise InputError(_lost(f"the weights are after step {training.steps}", row["lr"], last))
+            row["seconds"] = time.monotonic() - started
+            is_best = validation is None or row["val_dice"] > best
+            best = row.get("val_dice", best) if is_best else best
+            log.add(row, is_best=is_best)
+            if time.monotonic() - drawn_at > DRAW_EVERY or epoch == config.epoch:
+                log.draw(*shown, predictor)
+                drawn_at = time.monotonic()
+            # Without validation every epoch is the best so far, and writing each could take longer than training it.
+            end = bool(stop.signal) or epoch == config.epoch
+            checkpoints.save(epoch, best, is_best=is_best, can_wait=validation is None, now=end)
+            if stop.signal and epoch < config.epoch:
+                raise Stopped(f"after epoch {epoch}, go on with --resume {last}", stop.signal)
     _report_end(training, config, best, validated=validation is not None)
 
 
-def _begin(training: Training, config: TrainingConfig, start: Start | None) -> tuple[int, float]:
+def _begin(
+    training: Training, config: TrainingConfig, start: Start | None, *, steps_per_epoch: int
+) -> tuple[int, float]:
     """Restore a run to resume. Returns the epochs that are done and the best validation Dice so far, or -1."""
     done, best = 0, -1.0
     if start and start.resume:
@@ -109,7 +116,7 @@ def _begin(training: Training, config: TrainingConfig, start: Start | None) -> t
             best = start.content["best_score"]
         rates = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
         try:
-            training.load_state_dict(start.content["training"], **rates)
+            training.load_state_dict(start.content["training"], **rates, steps=done * steps_per_epoch)
         except STATE_ERRORS as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise InputError(

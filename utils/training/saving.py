@@ -20,11 +20,11 @@ class RunCheckpoints:
         self.config, self.training, self.about = config, training, about
         self._saved_at = self._save_seconds = float("-inf")
 
-    def save(self, epoch: int, best: float, *, is_best: bool, can_wait: bool) -> None:
+    def save(self, epoch: int, best: float, *, is_best: bool, can_wait: bool, now: bool) -> None:
         """Write the checkpoints that are due after an epoch; ``best`` is the best validation Dice so far, or -1.
 
         Writing ``last.pth`` takes at most SAVE_SHARE of the time. ``best.pth`` is written after each best epoch or,
-        if it ``can_wait``, together with ``last.pth``. Both are written after the last epoch.
+        if it ``can_wait``, together with ``last.pth``. Both are written ``now``, before the run ends.
         """
         folder = self.config.save_folder
         content = {
@@ -35,7 +35,7 @@ class RunCheckpoints:
             "best_score": best,
         }
         started = time.monotonic()
-        is_due = started - self._saved_at > self._save_seconds / SAVE_SHARE or epoch == self.config.epoch
+        is_due = started - self._saved_at > self._save_seconds / SAVE_SHARE or now
         if is_best and (is_due or not can_wait):
             save_checkpoint(folder / "best.pth", content)
         every = self.config.snapshots

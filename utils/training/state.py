@@ -108,10 +108,16 @@ class Training:
             "trained": self.trained,
         }
 
-    def load_state_dict(self, state: dict, *, lr: float, weight_decay: float) -> None:
-        """Continue from a saved state; learning rate and weight decay may differ from the saved ones."""
+    def load_state_dict(self, state: dict, *, lr: float, weight_decay: float, steps: int | None = None) -> None:
+        """Continue from a saved state; learning rate and weight decay may differ from the saved ones.
+
+        steps: those that are done, by default as many as the state has. With other batches, the same share of a run
+        has another number of steps.
+        """
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
+        if steps is not None:
+            self.schedule.last_epoch = steps
         self.steps, self.trained = self.schedule.last_epoch, state["trained"]
         torch.set_rng_state(state["random"]["cpu"])
         if self.device.type == "cuda" and "cuda" in state["random"]:
