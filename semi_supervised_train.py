@@ -14,7 +14,7 @@ from utils.cli.training import (
     parse_training_options,
 )
 from utils.config import TrainingConfig
-from utils.training.data import read_labeled, read_pseudo_labeled
+from utils.training.data import read_labeled, read_pseudo_labeled, warn_of_copies
 from utils.training.loop import fit
 from utils.training.methods import SEMI_SUPERVISED
 from utils.training.start import Start
@@ -39,6 +39,7 @@ def train(config: TrainingConfig, start: Start | None, pairs: Sequence[Pair] | N
     """Train on the labeled slices of the config, or on these ``pairs``, and on the pseudo-labeled ones."""
     labeled, validation = read_labeled(config, start, pairs)
     pseudo = read_pseudo_labeled(config, labeled.preprocessing)
+    warn_of_copies(config, pseudo, validation)
     method = SEMI_SUPERVISED[str(config.method)](config, labeled, pseudo)
     mixed = method.mixed_epochs
     print(f"method      {config.method} for {mixed} epochs, labeled slices only for {config.epoch - mixed}")

@@ -1,6 +1,7 @@
 """The data sets: slices with lesion masks, slices without, and the slices of a scan."""
 
 import copy
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ LEAST_SPAN = 8  # gray levels of all slices together
 class _DecodedSlices(Dataset):
     """Slices at one size, read once at the start and kept decoded if they fit in ``cache_gb`` gigabytes.
 
-    ``placements`` records rotation, size and frame of each, ``reading`` what their values mean. A subclass decodes one
-    of ``files``: uint8 ``(planes, size, size)``, the image first, before rotation, its own height and width, its frame.
+    ``placements`` records rotation, size and frame of each, ``digests`` which are equal, ``reading`` what values mean.
+    A subclass decodes one of ``files``: uint8 ``(planes, size, size)``, the image first, before rotation, its own
+    height and width, and its frame.
     """
 
     planes: int
@@ -43,11 +45,12 @@ class _DecodedSlices(Dataset):
 
         def look(file: Any) -> tuple:
             decoded, *place = self._decode(file)
+            digest = digest_of(decoded[0].numpy())
             counts = torch.stack([plane.flatten().bincount(minlength=256) for plane in decoded])
             image = decoded[0].numpy()
-            return decoded if self.kept else None, counts.int(), portrait(image), place
+            return decoded if self.kept else None, counts.int(), portrait(image), digest, place
 
-        decoded, histograms, self.portraits, self._places = zip(*read_all(look, self.files), strict=True)
+        decoded, histograms, self.portraits, self.digests, self._places = zip(*read_all(look, self.files), strict=True)
         self._cache = decoded if self.kept else None
         self.histograms = torch.stack(histograms)  # int32 (files, planes, 256): pixels of each value
         if self.gray_span() < LEAST_SPAN:
@@ -85,6 +88,11 @@ class _DecodedSlices(Dataset):
         """The gray levels, of 256, between which all images lie but for a thousandth of their pixels at either end."""
         share = self.histograms[:, 0].sum(dim=0).cumsum(0) / self.histograms[:, 0].sum()
         return int((share < 0.999).sum() - (share < 0.001).sum())
+
+
+def digest_of(pixels: np.ndarray) -> bytes:
+    """Equal for equal pixels only."""
+    return hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
 
 
 class LesionSlices(_DecodedSlices):

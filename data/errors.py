@@ -68,6 +68,12 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:SHOWN])}{more}"
 
 
+def stop_unless_file(path: Path, kind: str) -> None:
+    """Raise FileError for what is there but no file: reading from a named pipe would wait for ever."""
+    if path.exists() and not path.is_file():
+        raise FileError(path, f"not a readable {kind}", "give a file", "a folder" if path.is_dir() else "no file")
+
+
 def one_note(*notes: str) -> str:
     """One note of several, of which some may be empty: what may be wrong, though work goes on."""
     return "; ".join(filter(None, notes))

@@ -67,6 +67,8 @@ def read_checkpoint(path: Path) -> dict:
 
 
 def _load(path: Path) -> dict:
+    if path.exists() and not path.is_file():  # a named pipe would make it wait for ever
+        raise InputError(f"{path}: can't be opened (not a file); give the path of a .pth file")
     try:
         with path.open("rb") as file:
             start = file.read(2)

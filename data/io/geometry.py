@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 
 OUR_AXES = "LPS"  # columns run to the patient's left, rows to the back (posterior), slices up (superior)
+SMALLEST, LARGEST = 1e-3, 1e3  # mm between voxels
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # from the coordinates of DICOM, LPS, to those of NIfTI; and back
 
 
@@ -38,6 +39,12 @@ class Geometry:
     def voxel_ml(self) -> float:
         """Volume of a voxel; NaN if it is not known."""
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000 if self.knows_spacing else float("nan")
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether a scanner can have such voxels; sizes that are 0, infinite or not numbers are none."""
+        sides = self.spacing
+        return bool(np.isfinite(self.affine).all() and (sides >= SMALLEST).all() and (sides <= LARGEST).all())
 
     @property
     def tilt(self) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from data.errors import FileError, InputError, one_error, unreadable
+from data.errors import FileError, InputError, one_error, stop_unless_file, unreadable
 from data.io.reading import AS_STORED, Reading
 from data.labels import IGNORE, IGNORED_GRAY
 
@@ -56,6 +56,8 @@ def as_gray(image: Image.Image, path: Path = Path("the image"), reading: Reading
 
 def read_levels(path: Path) -> np.ndarray | None:
     """The values of an image of more than 8 bits, ``(H, W)``, as stored; None if it has 8 bits, or can't be read."""
+    if not path.is_file():
+        return None
     try:
         with Image.open(path, formats=FORMATS) as image:
             if not image.mode.startswith(("I", "F")):
@@ -228,6 +230,7 @@ def _converted(image: Image.Image, mode: str, path: Path) -> Image.Image:
 
 def _open(path: Path) -> Image.Image:
     """The only page of an image file, in the orientation in which viewers show it, 0 for black."""
+    stop_unless_file(path, "image")
     try:
         # Given a path, Pillow maps uncompressed TIFF into memory, and mixes its pixels up if it is turned by a quarter.
         with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 
-from data.errors import FileError, unreadable
+from data.errors import FileError, stop_unless_file, unreadable
 from data.io.geometry import Geometry
 
 HEADER = 2**16  # bytes that hold any header
@@ -41,11 +41,14 @@ def read_itk(path: Path) -> tuple[np.ndarray, Geometry]:
     affine = np.eye(4)
     affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
+    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
+        raise FileError(path, "its header gives no positions of voxels", "export it again", "zero or not finite")
     return itk().GetArrayFromImage(image).T, Geometry(image.GetSize(), affine)
 
 
 def _check_header(path: Path) -> None:
     """Raise FileError for headers with absurd sizes, and for data that are missing or cut off."""
+    stop_unless_file(path, "volume")
     try:
         with path.open("rb") as file:
             header = file.read(HEADER).decode("latin-1")

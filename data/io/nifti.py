@@ -10,7 +10,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
-from data.errors import FileError, one_note, unreadable
+from data.errors import FileError, one_note, stop_unless_file, unreadable
 from data.io.geometry import TO_RAS, Geometry, farthest
 
 nibabel.imageglobals.logger.setLevel("CRITICAL")  # it reports headers that it mends
@@ -53,7 +53,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, Geometry, str, nibabel.Nifti1Hea
     factor = UNITS.get(header.get_xyzt_units()[0], 1.0)
     scale = np.diag([factor, factor, factor, 1.0])
     affine = scale @ np.asarray(image.affine, float)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
         raise FileError(path, "its header gives no positions of voxels", "set its sform or qform", "zero or not finite")
     geometry = Geometry(voxels.shape, TO_RAS @ affine)
     return voxels, geometry, _note(geometry, header, factor), header
@@ -92,6 +92,7 @@ def write_nifti(slices: np.ndarray, geometry: Geometry, path: Path, header: niba
 
 
 def _check_suffix(path: Path) -> None:
+    stop_unless_file(path, "volume")
     try:
         with path.open("rb") as file:
             compressed = file.read(2) == GZIP

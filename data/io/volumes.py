@@ -62,6 +62,9 @@ def read_scan(
     z-scores); with ``any_values``, a note says so instead.
     """
     volume = _read(path, series)
+    if not volume.geometry.is_possible:
+        sides = " x ".join(f"{side:.3g}" for side in volume.geometry.spacing)
+        raise FileError(path, "its voxels have no possible size", "correct its header", f"{sides} mm")
     if not np.isfinite(volume.slices).all():
         raise FileError(path, "contains voxels that are NaN or infinite", "export it again")
     low, high = volume.slices.min(), volume.slices.max()

@@ -1,6 +1,8 @@
 """Convert public data sets and scans to the folders of slices that the training scripts read."""
 
 import os
+import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -63,6 +65,17 @@ def write_semi_seg(source: Path, out: Path) -> None:
     report(out, rows)
 
 
+def _end_with(parent: int) -> None:
+    """End this worker soon after its parent, even if that is killed: nothing may write what no record names."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def write_scans(
     cases: Sequence[SourceScan], slicing: Slicing, split: Split, out: Path, *, workers: int
 ) -> list[FileError]:
@@ -85,7 +98,7 @@ def write_scans(
 
     errors = []
     with (
-        ProcessPoolExecutor(workers) as pool,
+        ProcessPoolExecutor(workers, initializer=_end_with, initargs=(os.getpid(),)) as pool,
         tqdm(total=len(todo), desc="preparing", unit="scan", disable=None) as bar,
     ):
         jobs = [

@@ -1,13 +1,14 @@
 """The record of a data set: the settings by which its preparation resumes, and manifest.csv."""
 
 import csv
+import io
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.errors import InputError
+from data.errors import InputError, reason_of
 from data.folders import FOLDERS
+from data.io.text import write_whole
 
 COLUMNS = ("file", "source", "case", "slice", "split", "lesion_pixels")
 
@@ -23,10 +24,12 @@ def begin_or_resume(out: Path, settings: dict) -> dict:
         if not record.exists():
             _stop_at_files([out / name for names in FOLDERS.values() for name in names])
             out.mkdir(parents=True, exist_ok=True)
-            record.write_text(json.dumps(settings, indent=2) + "\n")
+            write_whole(record, json.dumps(settings, indent=2) + "\n")
             return settings
         earlier = json.loads(record.read_text())
-    except ValueError as error:
+        if not all(isinstance(earlier[name], dict) for name in settings):
+            raise ValueError("its entries are no settings")
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{record}: damaged ({error}); remove it and the files beside it, or name another --out"
         ) from error
@@ -50,19 +53,25 @@ def read_manifest(out: Path) -> list[dict]:
     manifest = out / "manifest.csv"
     if not manifest.exists():
         return []
-    with manifest.open(newline="") as file:
-        return list(csv.DictReader(file))
+    advice = f"remove {manifest.name}, prepare.json and the folders beside them, or name another --out"
+    try:
+        with manifest.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        if any(row.keys() != set(COLUMNS) or None in row.values() or not row["slice"].isdecimal() for row in rows):
+            raise ValueError("columns or numbers are missing")
+        return rows
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{manifest}: damaged ({reason_of(error)}); {advice}") from error
 
 
 def write_manifest(out: Path, rows: list[dict]) -> None:
-    """Write all rows, in order, under a temporary name, then rename: if killed, it leaves a whole file."""
+    """Write all rows, in order."""
     rows.sort(key=lambda row: (row["split"], row["case"], int(row["slice"])))
-    temporary = out / "manifest.csv.tmp"
-    with temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, out / "manifest.csv")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(out / "manifest.csv", text.getvalue())
 
 
 def report(out: Path, rows: list[dict]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from data.errors import printable
 from utils.evaluation.cases import Model
 from utils.evaluation.metrics import THRESHOLD_MEAN
 from utils.evaluation.statistics import compare_paired, summarise, summarise_scores
@@ -75,7 +76,7 @@ def report_scans(results: ResultFolder) -> None:
     columns = [name for name in rows[0] if name not in ("image", "slices", "note")]
     summary = {name: summarise([row[name] for row in rows]) for name in columns}
     lines = [["scan", *columns]]
-    lines += [[row["image"], *(f"{row[name]:.4g}" for name in columns)] for row in rows]
+    lines += [[printable(row["image"]), *(f"{row[name]:.4g}" for name in columns)] for row in rows]
     means = (summary[name] for name in columns)
     lines.append(["mean (std)", *("-" if m["mean"] is None else f"{m['mean']:.3f} ({m['std']:.3f})" for m in means)])
     print(aligned(lines))

@@ -1,5 +1,6 @@
 """``Predictor`` finds lesions in slices and scans, given checkpoints."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,6 +28,8 @@ from utils.lesions import lesion_map, lesion_mask
 from utils.output.console import warn
 
 TOO_MUCH = "more lesion than air-filled lung"
+UNSURE = "no lesion, but unsure nearly everywhere; is the network trained, and the slice like its training slices?"
+RATHER, MOST = 64, 0.5  # of 255, and of the pixels of a slice above it
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,16 @@ class Prediction:
     @property
     def note(self) -> str:
         """What may be wrong with the prediction; empty if nothing is known to be."""
-        return self.frame.note if self.plausible else self.frame.with_note(TOO_MUCH).note
+        return one_note(self.frame.note, self.doubt)
 
     @property
-    def plausible(self) -> bool:
-        """Whether there is less lesion than air-filled lung, as far as that is known."""
-        return self.frame.air is None or float(self.mask.mean()) <= self.frame.air
+    def doubt(self) -> str:
+        """Why the mask can't be right: it has more lesion than air-filled lung, as far as that is known, or none where
+        the network is unsure of most of the slice."""
+        mask = self.mask
+        if self.frame.air is not None and float(mask.mean()) > self.frame.air:
+            return TOO_MUCH
+        return UNSURE if not mask.any() and float(np.mean(self.map > RATHER)) > MOST else ""
 
     @cached_property
     def confidence(self) -> Tensor:
@@ -132,12 +139,11 @@ class Predictor:
         """``predict_scan`` of slices known to be in HU; ``note``: what is known of the scan already."""
         framing = (each.preprocessing for each in self._networks if each.preprocessing.align_frame)
         shown = ScanSlices(slices, next(framing, self.preprocessing), window=window)
-        maps, plausible = np.zeros(slices.shape, np.uint8), []
+        maps, doubts = np.zeros(slices.shape, np.uint8), Counter[str]()
         for index, found in zip(shown.indices, self.predict_slices(shown), strict=True):
             maps[index] = found.map
-            plausible.append(found.plausible)
-        doubtful = len(plausible) - sum(plausible)
-        doubt = f"{TOO_MUCH} in {doubtful} slices" if doubtful else ""
+            doubts.update(filter(None, [found.doubt]))
+        doubt = "; ".join(f"{doubt} ({times} slices)" for doubt, times in doubts.items())
         return ScanPrediction(maps, shown, one_note(note, shown.note, doubt))
 
     def read(self, files: list[Path], *, cache_gb: float = 4.0) -> UnlabeledSlices:

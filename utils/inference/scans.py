@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data.datasets import ScanSlices
-from data.errors import FileError, one_note
+from data.errors import FileError, one_note, printable
 from data.io.volumes import Volume, read_labels, read_scan
 from data.scans import Scan, find_scans
 from utils.inference.predictor import Predictor
@@ -49,7 +49,7 @@ def predict_scans(
     appended to ``left_out``.
     """
     for number, scan in enumerate(scans, start=1):
-        tqdm.write(f"{'scan':<11} {number} of {len(scans)}: {scan.path}")
+        tqdm.write(f"{'scan':<11} {number} of {len(scans)}: {printable(str(scan.path))}")
         try:
             volume = read_scan(scan.path, **predictor.scan_options)
             truth, note = read_labels(scan.truth, volume, scan.path, labels=labels) if scan.truth else (None, "")
@@ -63,7 +63,7 @@ def predict_scans(
             note = one_note(note, "more lesion than lungs can hold")
         tqdm.write(f"{'':<11} {_describe(slices)}")
         if note:
-            tqdm.write(f"{'':<11} WARNING: {note}")
+            warn(note)
         yield PredictedScan(scan, volume, soft, truth, note)
 
 

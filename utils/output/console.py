@@ -4,8 +4,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 from data.datasets import LesionSlices, UnlabeledSlices
-from data.errors import listed
+from data.errors import listed, printable
 
 NEARLY_BLACK = 0.05  # mean gray of 1; chest CT in a lung window has about 0.4
 WINDOW = "window them first, or give 16-bit slices in Hounsfield units (README.md, Your own data)"
@@ -57,4 +59,4 @@ def report_notes(rows: Sequence[dict]) -> None:
 
 def warn(message: str) -> None:
     """Print a warning in line with the rest of a report."""
-    print(f"{'':<11} WARNING: {message}")
+    tqdm.write(f"{'':<11} WARNING: {printable(message)}")

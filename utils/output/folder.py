@@ -15,6 +15,7 @@ from PIL import Image
 
 from data.errors import InputError
 from data.folders import case_of
+from data.io.text import write_whole
 
 LOCK = ".lock"
 
@@ -56,17 +57,6 @@ def holds_something(folder: Path) -> bool:
         return False
     files = [f for f in folder.iterdir() if not f.name.startswith((".", "events.out.tfevents."))]
     return any(f.is_dir() or f.stat().st_size for f in files)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file under a temporary name, then rename: if killed, it leaves the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def append_row(path: Path, row: dict) -> None:

@@ -1,11 +1,14 @@
 """Pictures for people: training curves, and slices beside their truth and predictions."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from data.errors import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,17 +53,17 @@ def draw_sheet(
                 colour = np.zeros((*panel.mask.shape, 4))
                 colour[panel.mask > 0] = (*OVERLAY, 0.55)
                 axis.imshow(colour)
-            axis.set_xlabel(panel.caption, fontsize=9)
+            axis.set_xlabel(_text(panel.caption), fontsize=9)
             axis.set_xticks([])
             axis.set_yticks([])
     for title, axis in zip(titles or [], axes[0], strict=False):
-        axis.set_title(title, fontsize=10)
+        axis.set_title(_text(title), fontsize=10)
     if legend:
         from matplotlib.patches import Patch
 
         patches = [Patch(facecolor=colour, edgecolor="gray", label=label) for label, colour in legend.items()]
         figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), columns), fontsize=9)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def draw_boxplot(path: Path, values: Mapping[str, Sequence[float]], label: str) -> None:
@@ -73,11 +76,11 @@ def draw_boxplot(path: Path, values: Mapping[str, Sequence[float]], label: str) 
     spread = np.random.default_rng(0)
     for place, some in zip(places, kept, strict=True):
         axis.plot(place + spread.uniform(-0.15, 0.15, len(some)), some, ".", color="tab:blue", alpha=0.4)
-    axis.set_xticks(places, values)
+    axis.set_xticks(places, map(_text, values))
     axis.set_ylabel(label)
     axis.set_ylim(-0.02, 1.02)
     axis.grid(axis="y", alpha=0.3)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def draw_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
@@ -105,7 +108,7 @@ def draw_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
         dice.set_ylim(0, 1)
     loss.legend()
     loss.set_ylim(bottom=0)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def _figure(width: float, height: float) -> "Figure":
@@ -113,3 +116,14 @@ def _figure(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure  # slow to import, and test.py without true masks draws nothing
 
     return Figure(figsize=(width, height), dpi=100, layout="constrained")
+
+
+def _text(text: str) -> str:
+    """Text that is drawn as it is: names of files may have dollar signs, which begin a formula, and line breaks."""
+    return printable(text).replace("$", r"\$")
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a letter that the font lacks is drawn as a box
+        figure.savefig(path)

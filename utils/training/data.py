@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.datasets import LesionSlices
-from data.errors import InputError
-from data.folders import Pair, cases_of, pair_by_stem, split_pairs
+from data.datasets import LesionSlices, digest_of
+from data.errors import InputError, listed
+from data.folders import FOLDERS, Pair, cases_of, list_slices, pair_by_stem, split_pairs
+from data.io.images import read_all, read_image
 from data.preprocess.preprocessing import Preprocessing
 from utils.config import TrainingConfig
 from utils.device import choose_device
-from utils.output.console import report_pairs
+from utils.output.console import report_pairs, warn
 from utils.training.start import Start
 
 
@@ -71,6 +72,25 @@ def read_pseudo_labeled(config: TrainingConfig, preprocessing: Preprocessing) ->
     pseudo = LesionSlices(files, preprocessing, cache_gb=config.cache_gb, reading=config.reading, pseudo=True)
     report_pairs("pseudo", pseudo)
     return pseudo
+
+
+def warn_of_copies(config: TrainingConfig, pseudo: LesionSlices, validation: LesionSlices | None) -> None:
+    """Warn if pseudo-labeled slices are, pixel for pixel, those to validate on, or those of the test folder."""
+    others: dict[str, set[bytes]] = {"validation": set(validation.digests) if validation else set()}
+    folder = config.data_root / FOLDERS["test"][0]
+    try:
+        files = list_slices(folder) if folder.is_dir() else []
+        reading = config.reading.for_slices(files) if files else config.reading
+        plain = pseudo.decoder
+        digests = read_all(lambda path: digest_of(plain.resample(read_image(path, reading)).numpy()), files)
+        others["test"] = set(digests)
+    except InputError as error:
+        warn(f"not compared with the pseudo-labeled slices: {error}")
+    for kind, seen in others.items():
+        files = [pair[0] for pair, digest in zip(pseudo.files, pseudo.digests, strict=True) if digest in seen]
+        if files:
+            names = listed([path.name for path in files])
+            warn(f"{len(files)} pseudo-labeled slices are {kind} slices, whose scores are then too high: {names}")
 
 
 def loader_options(config: TrainingConfig, *slices: LesionSlices) -> dict:

@@ -12,10 +12,11 @@ from tqdm import tqdm
 
 from data.datasets import LesionSlices
 from data.errors import InputError, reason_of
+from data.io.text import write_whole
 from data.labels import IGNORE
 from utils.evaluation.metrics import scores
 from utils.inference.predictor import Predictor
-from utils.output.folder import append_row, write_whole
+from utils.output.folder import append_row
 from utils.output.pictures import Panel, draw_curves, draw_sheet
 
 

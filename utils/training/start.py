@@ -14,6 +14,9 @@ from utils.device import choose_device
 from utils.output.console import warn
 from utils.output.folder import holds_something
 
+# What a run writes before its first last.pth.
+FIRST = {"log.csv", "curves.png", "training.png", "validation.png", "best.pth", "best.pth.tmp", "last.pth.tmp"}
+
 
 @dataclass
 class Start:
@@ -70,9 +73,16 @@ def check_start(config: TrainingConfig, start: Start | None) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--save_folder {folder}: is a file; name a folder")
     is_its_own = start and start.resume and last.exists() and last.samefile(start.path)
-    if not is_its_own and holds_something(folder):
+    if not is_its_own and holds_something(folder) and not _was_aborted(folder):
         hint = f"--resume {last} to continue its run, or " if last.exists() else ""
         raise InputError(f"--save_folder {folder}: is not empty; {hint}name another folder")
+
+
+def _was_aborted(folder: Path) -> bool:
+    """Whether a run was killed there before its first ``last.pth``: it has nothing but its first epoch, if that."""
+    names = {path.name for path in folder.iterdir() if not path.name.startswith((".", "events.out.tfevents."))}
+    log = folder / "log.csv"
+    return names <= FIRST and log.exists() and log.read_bytes().count(b"\n") <= 2
 
 
 def check_slices(start: Start | None, slices: dict[str, list[str]]) -> None:
