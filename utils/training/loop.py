@@ -100,7 +100,7 @@ def fit(
             # Without validation every epoch is the best so far, and writing each could take longer than training it.
             end = bool(stop.signal) or epoch == config.epoch
             checkpoints.save(epoch, best, is_best=is_best, can_wait=validation is None, now=end)
-            if stop.signal and epoch < config.epoch:
+            if end and epoch < config.epoch:
                 raise Stopped(f"after epoch {epoch}, go on with --resume {last}", stop.signal)
     _report_end(training, config, best, validated=validation is not None)
 
