@@ -14,6 +14,7 @@ from data.io.images import read_all, read_pair
 from data.io.volumes import write_like
 from data.labels import IGNORE, IGNORED_GRAY
 from data.scans import Scan
+from utils.checkpoint import fingerprint
 from utils.cli.machine import add_device_options
 from utils.cli.parser import Parser, exit_if_left_out, run
 from utils.cli.prediction import add_labeling_options, add_prediction_options, parse_labeling_options
@@ -25,7 +26,7 @@ from utils.inference.predictor import Predictor
 from utils.inference.scans import predict_scans, scans_at
 from utils.lesions import lesion_mask
 from utils.output.console import report_images, report_notes, warn
-from utils.output.folder import ResultFolder
+from utils.output.folder import ResultFolder, rows_to_keep
 
 
 def main() -> None:
@@ -53,13 +54,12 @@ def label_slices(predictor: Predictor, config: LabelingConfig) -> None:
     """Label a folder of slices, each mask an image of its slice's size, and score them where the truth is known."""
     files = list_slices(config.image_dir)
     truth = read_truth(config.image_dir, config.truth_path) if config.truth_path else {}
-    slices = predictor.read(files, cache_gb=config.cache_gb)
-    masks = ResultFolder(
-        config.mask_dir,
-        table="pseudo_labels.csv",
-        inputs=slices.files,
-        made_by={"checkpoint": str(config.model_path), **predictor.summary(), "confidence": config.confidence},
-    )
+    made_by = {"checkpoint": str(config.model_path), "sha256": fingerprint(config.model_path), **predictor.summary()}
+    made_by |= {"confidence": config.confidence, "truth_path": str(config.truth_path) if config.truth_path else None}
+    earlier = rows_to_keep(config.mask_dir, "pseudo_labels.csv", inputs=files, made_by=made_by)
+    done = {row["image"] for row in earlier}
+    slices = predictor.read([path for path in files if path.name not in done], cache_gb=config.cache_gb)
+    masks = ResultFolder(config.mask_dir, table="pseudo_labels.csv", inputs=files, made_by=made_by, kept=earlier)
     report_images(slices)
     for path, found in zip(slices.files, predictor.predict_slices(slices), strict=True):
         lesion, kept = torch.from_numpy(found.mask), found.confidence >= config.confidence

@@ -8,6 +8,7 @@ Nothing here unpickles code.
 
 import copy
 import errno
+import hashlib
 import math
 import os
 import pickle
@@ -23,6 +24,7 @@ from data.preprocess.preprocessing import Preprocessing
 from models import MODELS, build_model
 from models.released import rename_released
 from models.state_dicts import bare_weights
+from utils.output.console import warn
 
 FORMAT = "cares-unet-1"
 FIELDS: dict[str, tuple[type, ...]] = {
@@ -152,6 +154,11 @@ def _check_weights(path: Path, weights: dict[str, Tensor]) -> None:
         raise InputError(f"{path}: its weights are NaN or infinite ({bad[0]}); use an earlier checkpoint of that run")
 
 
+def fingerprint(path: Path) -> str:
+    """Equal for equal files only; records which checkpoint results are from, whatever its name."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
 def load_model(path: Path | str) -> tuple[nn.Module, Preprocessing]:
     """The network of a checkpoint, rebuilt from the file only, and its preprocessing.
 
@@ -161,6 +168,9 @@ def load_model(path: Path | str) -> tuple[nn.Module, Preprocessing]:
     another shape.
     """
     content = read_checkpoint(Path(path))
+    if "run" not in content:
+        size = content["preprocessing"]["image_size"]
+        warn(f"{path}: weights only: slices are resized to {size} pixels, but not cropped, rotated or scaled in gray")
     preprocessing = Preprocessing(**content["preprocessing"])
     model = rebuild(content, path).eval()
     model.knows_turns = content.get("run", {}).get("options", {}).get("data_augmentation", False)

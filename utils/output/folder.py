@@ -1,6 +1,7 @@
 """Folders for results: masks, tables and pictures, without overwriting files of others."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -72,8 +73,8 @@ class ResultFolder:
     """A folder of results: a table, masks, pictures, and ``summary.json``, which records their origin.
 
     inputs: the slices or scans, all from one folder; the mask of each has its name with ``suffix``. A later run on the
-    same inputs replaces the results of an earlier one. Raises InputError if the folder contains other files, or files
-    that the run ``reads``.
+    same inputs replaces the results of an earlier one, except those in ``kept`` (``rows_to_keep``). Raises InputError
+    if the folder contains other files, or files that the run ``reads``.
     """
 
     SUBFOLDERS = ("prob", "compare", "overlay", "figures")
@@ -89,6 +90,7 @@ class ResultFolder:
         made_by: dict,
         reads: Sequence[Path] = (),
         suffix: str = ".png",
+        kept: Sequence[dict[str, Any]] = (),
     ) -> None:
         self.folder, self.table, self.suffix = folder, folder / table, suffix
         self.rows: list[dict[str, Any]] = []
@@ -109,8 +111,10 @@ class ResultFolder:
                     "remove them or name another folder"
                 )
             self._lock = lock_folder(folder)
-            print(f"{'results':<11} replacing those of an earlier run in {folder}")
-            for name in {*present, *self.TABLES}:  # an interrupted run must not leave old beside new results
+            what = "goes on after" if kept else "replacing those of"
+            print(f"{'results':<11} {what} an earlier run in {folder}" + (f": {len(kept)} are done" if kept else ""))
+            done = {self.path_of(Path(row["image"])).name for row in kept}
+            for name in {*present, *self.TABLES[1:]} - done:  # an interrupted run must not leave old beside new results
                 (folder / name).unlink(missing_ok=True)
             names = masks | {f"{case_of(path)}.png" for path in inputs}
             for file in [file for name in self.SUBFOLDERS for file in (folder / name).glob("*")]:
@@ -118,7 +122,13 @@ class ResultFolder:
                     file.unlink()
         self._lock = self._lock or lock_folder(folder)
         self.write_summary({})
-        self.table.write_text("")
+        self.rows += kept
+        text = io.StringIO()
+        if kept:
+            writer = csv.DictWriter(text, kept[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(kept)
+        write_whole(self.table, text.getvalue())
 
     def add_row(self, row: dict) -> None:
         """Add a row to the table."""
@@ -151,6 +161,28 @@ class ResultFolder:
             raise InputError(
                 f"{self.folder}: contains results for {(self.folder / origin).resolve()}; name another folder"
             )
+
+
+def rows_to_keep(folder: Path, table: str, *, inputs: Sequence[Path], made_by: dict) -> list[dict[str, Any]]:
+    """The rows that an interrupted run on the same inputs, with the same settings, has written, if there was one.
+
+    An image without its mask counts as not done, and so does the last one, which may be torn.
+    """
+    try:
+        origin = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        origin.pop("notes", None)
+        if origin != json.loads(json.dumps({"inputs": _path_from(folder, inputs[0].parent), **made_by})):
+            return []
+        with (folder / table).open(encoding="utf-8", newline="") as file:
+            rows = [{name: _number(name, text) for name, text in row.items()} for row in csv.DictReader(file)][:-1]
+    except (OSError, ValueError, TypeError, AttributeError, csv.Error):
+        return []
+    names = {path.name for path in inputs}
+    return [row for row in rows if row["image"] in names and (folder / f"{case_of(Path(row['image']))}.png").exists()]
+
+
+def _number(name: str, text: str) -> str | float:
+    return text if name in ("image", "note") else float(text)
 
 
 def _path_from(folder: Path, other: Path) -> str:

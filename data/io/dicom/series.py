@@ -55,7 +55,9 @@ def read_series(path: Path, *, number: int | None = None) -> Stack:
     planes, affine, knows_spacing, placed = _stacked(path, planes)
     values, padding, valued = _values(path, planes)
     modality = planes[0].dataset.get("Modality", "")
-    return Stack(values, padding, affine, knows_spacing, one_note(note, left_out, placed, valued), modality)
+    alone = path.is_file() and (others := len(list(dicom_files(path.parent))) - 1)
+    beside = f"one file only, give its folder for the {others} beside it" if alone else ""
+    return Stack(values, padding, affine, knows_spacing, one_note(beside, note, left_out, placed, valued), modality)
 
 
 def _without_localizers(planes: Sequence[Plane]) -> tuple[list[Plane], str]:
