@@ -13,12 +13,12 @@ TILES = (4, 8)  # along each side of a slice, for images in turn
 class Augmentation:
     """Move each slice of a batch and its mask at random, then vary the gray levels of the slice.
 
-    Runs the steps of GEOMETRY and GRAYS, below; every training method runs a step added there. ``mirror``: see
-    ``random_positions``.
+    Runs the steps of GEOMETRY and of one of GRAYS, below; every training method runs a step added there. ``mirror``:
+    see ``random_positions``. ``grays``: which of GRAYS.
     """
 
-    def __init__(self, *, mirror: int | None = None) -> None:
-        self.mirror = mirror
+    def __init__(self, *, mirror: int | None = None, grays: str = "usual") -> None:
+        self.mirror, self.grays = mirror, grays
 
     def __call__(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """images: float32 ``(N, 1, S, S)`` in [0, 1]. masks: int64 ``(N, S, S)``. Returns both in the same form."""
@@ -33,7 +33,7 @@ class Augmentation:
 
     def vary(self, images: Tensor) -> Tensor:
         """Run the steps of GRAYS."""
-        for step in GRAYS:
+        for step in GRAYS[self.grays]:
             images = step(images)
         return images
 
@@ -150,7 +150,9 @@ def _some(images: Tensor, share: float) -> Tensor:
 
 
 GEOMETRY = [move_randomly]  # steps for images and masks, given the axis to mirror along
-GRAYS = [equalize_some, vary_grays, vary_window, vary_sharpness]  # steps for images
+USUAL = [vary_grays]  # steps for images
+WIDE = [equalize_some, vary_grays, vary_window, vary_sharpness]  # for slices unlike the training slices, too
+GRAYS = {"usual": USUAL, "wide": WIDE}
 
 
 def cut_and_mix(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

@@ -60,6 +60,7 @@ class TrainingConfig:
     align_frame: bool = True
     align_turns: bool = True
     data_augmentation: bool = True
+    augment_grays: str = one_of("usual", "data.augmentation:GRAYS")
 
     # The network.
     model: str = one_of("cares_unet", "models:MODELS")
@@ -166,6 +167,8 @@ class TrainingConfig:
             raise InputError("--val_img_path and --val_msk_path: give both or neither")
         self._refuse_options_without_effect(f"--model {self.model}", NETWORK_FIELDS, self.network)
         self._refuse_options_without_effect(f"--loss {self.loss}", LOSS_FIELDS, self.loss_options)
+        if self.augment_grays != RECIPES[self.recipe].augment_grays and not self.data_augmentation:
+            raise InputError(f"--augment_grays {self.augment_grays}: has no effect with --no-data_augmentation")
         self._validate_method()
         return self
 

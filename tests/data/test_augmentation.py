@@ -89,7 +89,7 @@ def test_gray_levels_vary_from_slice_to_slice_and_stay_in_range():
     assert (varied - images).flatten(1).std(dim=1).min() > 0
 
 
-@pytest.mark.parametrize("step", GRAYS)
+@pytest.mark.parametrize("step", GRAYS["wide"])
 def test_every_step_changes_some_slices_and_keeps_the_range(step):
     torch.manual_seed(0)
     images = torch.rand(96, 1, 40, 48)

@@ -32,6 +32,8 @@ def add_labeled_data_options(parser: Parser) -> None:
         "align_turns": "rotate all slices to the orientation of the training set, and augment with mirror images; "
         "without it, augment with all flips and rotations",
         "data_augmentation": "random rotations, shifts, gray levels",
+        "augment_grays": "usual: contrast, brightness, gamma, noise; wide: also windows, kernels and local contrast "
+        "(CLAHE), to predict slices of other sources, at some cost on slices like the training slices",
     }
     add_options(parser.add_argument_group("labeled slices"), TrainingConfig, helps)
 

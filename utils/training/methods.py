@@ -25,7 +25,8 @@ class Supervised:
 
     def __init__(self, config: TrainingConfig, labeled: LesionSlices) -> None:
         self.config, self.labeled = config, labeled
-        self.augmentation = Augmentation(mirror=labeled.preprocessing.mirror_axis)
+        mirror = labeled.preprocessing.mirror_axis
+        self.augmentation = Augmentation(mirror=mirror, grays=config.augment_grays)
         self.batches = self._load()
 
     @property

@@ -87,7 +87,7 @@ def test_an_added_augmentation_runs_at_every_step(phantom, config, monkeypatch, 
         return images
 
     monkeypatch.setattr(augmentation, "GEOMETRY", [*augmentation.GEOMETRY, count_moved])
-    monkeypatch.setattr(augmentation, "GRAYS", [*augmentation.GRAYS, count_varied])
+    monkeypatch.setitem(augmentation.GRAYS, "usual", [*augmentation.GRAYS["usual"], count_varied])
     unlabeled = {"semi_img_path": phantom / "Test-Image", "semi_msk_path": phantom / "Test-Mask"}
     config = replace(config, **unlabeled, labeled_finish=0.5)
     labeled, _ = read_labeled(config)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from data.augmentation import Augmentation, cut_and_mix
+from data.augmentation import GRAYS, Augmentation, cut_and_mix
 from data.labels import IGNORE
 from utils.training.teacher import TeacherLabels
 
@@ -20,7 +20,7 @@ def batch(n=8, size=32):
 
 def test_confident_pixels_get_the_teachers_label_and_others_none(monkeypatch):
     monkeypatch.setattr("data.augmentation.random_positions", lambda n, device, mirror: torch.eye(2, 3).repeat(n, 1, 1))
-    monkeypatch.setattr("data.augmentation.GRAYS", [])
+    monkeypatch.setitem(GRAYS, "usual", [])
     monkeypatch.setattr("utils.training.teacher.cut_and_mix", lambda images, masks: (images, masks))
     images, masks = batch()
     labels = TeacherLabels(0.75, Augmentation())
@@ -52,7 +52,7 @@ def test_the_teacher_sees_the_slice_in_its_new_place_but_its_old_grays(monkeypat
     monkeypatch.setattr(
         "data.augmentation.random_positions", lambda n, device, mirror: -torch.eye(2, 3).repeat(n, 1, 1)
     )
-    monkeypatch.setattr("data.augmentation.GRAYS", [lambda images: 1 - images])
+    monkeypatch.setitem(GRAYS, "usual", [lambda images: 1 - images])
     seen = []
 
     def teacher(images):
