@@ -1,5 +1,6 @@
 """The report of test.py: tables of the models and their comparison."""
 
+import math
 from collections.abc import Sequence
 
 from data.errors import printable
@@ -76,11 +77,15 @@ def report_scans(results: ResultFolder) -> None:
     columns = [name for name in rows[0] if name not in ("image", "slices", "note")]
     summary = {name: summarise([row[name] for row in rows]) for name in columns}
     lines = [["scan", *columns]]
-    lines += [[printable(row["image"]), *(f"{row[name]:.4g}" for name in columns)] for row in rows]
+    lines += [[printable(row["image"]), *(_shown(row[name]) for name in columns)] for row in rows]
     means = (summary[name] for name in columns)
     lines.append(["mean (std)", *("-" if m["mean"] is None else f"{m['mean']:.3f} ({m['std']:.3f})" for m in means)])
     print(aligned(lines))
     results.write_summary({"scans": len(rows), **summary})
+
+
+def _shown(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.4g}"
 
 
 def _print_tables(summary: dict) -> None:

@@ -13,7 +13,7 @@ SHOWN = 6  # slices of a scan
 
 
 def burden(mask: np.ndarray, geometry: Geometry) -> dict[str, float]:
-    """Volume of the lesions in mL and their number (26-connected) in a mask, bool ``(S, H, W)``."""
+    """Volume of the lesions in mL (NaN: unknown) and their number (26-connected) in a mask, bool ``(S, H, W)``."""
     from scipy import ndimage  # slow to import, and not needed for slices
 
     count = ndimage.label(mask, structure=np.ones((3, 3, 3)))[1]
