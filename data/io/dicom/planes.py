@@ -37,6 +37,11 @@ class Plane:
         return int(self.dataset.Rows), int(self.dataset.Columns)
 
     @property
+    def direction(self) -> np.ndarray | None:
+        """Both directions in one, ``(6,)``."""
+        return None if self.columns is None or self.rows is None else np.concatenate([self.columns, self.rows])
+
+    @property
     def number(self) -> int:
         """The place in the series as the scanner counts, 0 if it does not."""
         try:

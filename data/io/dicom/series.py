@@ -3,11 +3,10 @@
 Headers and stored values are read by pydicom. SimpleITK decompresses what pydicom can't without further packages.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,10 +17,12 @@ from data.io.dicom.planes import Plane, planes_of
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+UNKNOWN = (9.0,) * 6  # unlike any direction or spacing
 SAME = 1e-3  # direction cosines, and millimetres, that differ less are equal
 UNEVEN = 0.02  # of the median distance of slices
 MISSING, DOUBLED = 1.5, 0.5  # of the median distance
 TILTED = 1  # degrees
+SIDEWAYS = 0.5  # of a pixel
 
 
 @dataclass(frozen=True)
@@ -70,25 +71,23 @@ def _without_localizers(planes: Sequence[Plane]) -> tuple[list[Plane], str]:
 
 def _stop_unless_alike(folder: Path, planes: Sequence[Plane]) -> None:
     """Raise FileError that names the slices with another size, orientation or pixel spacing than most."""
-    for what, value in {
-        "size": lambda plane: plane.shape,
-        "number of values a pixel": lambda plane: int(plane.dataset.get("SamplesPerPixel", 1)),
-        "orientation": lambda plane: _rounded([plane.columns, plane.rows]),
-        "pixel spacing": lambda plane: plane.spacing and _rounded([plane.spacing]),
+    for what, values in {
+        "size": [plane.shape for plane in planes],
+        "number of values a pixel": [(int(plane.dataset.get("SamplesPerPixel", 1)),) for plane in planes],
+        "orientation": [UNKNOWN if plane.direction is None else plane.direction for plane in planes],
+        "pixel spacing": [plane.spacing or UNKNOWN[:2] for plane in planes],
     }.items():
-        found = [value(plane) for plane in planes]
-        (common, times), *rest = Counter(found).most_common()
-        if rest:
-            names = [plane.path.name for plane, own in zip(planes, found, strict=True) if own != common]
+        each = np.array(values, float)
+        agree = (np.abs(each[:, None] - each) <= SAME).all(axis=2)
+        most = agree[agree.sum(axis=1).argmax()]
+        if not most.all():
+            names = [plane.path.name for plane, own in zip(planes, most, strict=True) if not own]
             advice = "leave these out, or give each part in a folder of its own"
-            raise FileError(folder, f"slices differ in {what}: {times} of {len(planes)} agree", advice, listed(names))
+            detail = f"slices differ in {what}: {most.sum()} of {len(planes)} agree"
+            raise FileError(folder, detail, advice, listed(names))
     if int(planes[0].dataset.get("SamplesPerPixel", 1)) > 1:
         advice = "give the CT series itself, not pictures of it"
         raise FileError(folder, "has several values a pixel (colours)", advice)
-
-
-def _rounded(parts: Iterable[Any]) -> tuple | None:
-    return tuple(None if part is None else tuple(np.round(np.asarray(part) / SAME).tolist()) for part in parts)
 
 
 def _stacked(folder: Path, planes: Sequence[Plane]) -> tuple[list[Plane], np.ndarray, bool, str]:
@@ -100,9 +99,7 @@ def _stacked(folder: Path, planes: Sequence[Plane]) -> tuple[list[Plane], np.nda
     columns, rows = first.columns, first.rows
     if columns is None or rows is None or any(plane.position is None for plane in planes):
         notes.append("no positions in the files: slices are taken to be upright, from the feet up by their numbers")
-        planes = sorted(
-            planes, key=lambda plane: (int(plane.dataset.get("InstanceNumber") or 0), plane.path, plane.frame)
-        )
+        planes = sorted(planes, key=lambda plane: (plane.number, plane.path, plane.frame))
         step = first.thickness if len(planes) == 1 else None
         columns, rows, origin, way = np.eye(3)[0], np.eye(3)[1], np.zeros(3), np.eye(3)[2]
     else:
@@ -113,14 +110,8 @@ def _stacked(folder: Path, planes: Sequence[Plane]) -> tuple[list[Plane], np.nda
         _stop_at_gaps(folder, planes, positions @ normal)
         origin, way, step = positions[0], normal, first.thickness
         if len(planes) > 1:
-            way = positions[-1] - positions[0]
-            step = float(np.linalg.norm(way)) / (len(planes) - 1)
-            way = way / np.linalg.norm(way)
-            tilt = float(np.degrees(np.arccos(min(1.0, abs(way @ normal)))))
-            notes.append(f"gantry tilted by {tilt:.0f} degrees" if tilt > TILTED else "")
-            steps = np.diff(positions @ normal)
-            if np.ptp(steps) > UNEVEN * np.median(steps):
-                notes.append(f"slices are {steps.min():g} to {steps.max():g} mm apart, their mean is used")
+            way, step, note = _way_along(positions, normal, pixel=min(first.spacing or (1.0,)))
+            notes.append(note)
     if step is None:
         notes.append("no distance of slices in the files, volumes in mL are unknown")
         knows_spacing = False
@@ -128,6 +119,21 @@ def _stacked(folder: Path, planes: Sequence[Plane]) -> tuple[list[Plane], np.nda
     affine = np.eye(4)
     affine[:3] = np.stack([columns * column_spacing, rows * row_spacing, way * (step or 1.0), origin], axis=1)
     return list(planes), affine, knows_spacing, one_note(*notes)
+
+
+def _way_along(positions: np.ndarray, normal: np.ndarray, *, pixel: float) -> tuple[np.ndarray, float, str]:
+    """The direction in which slices at these positions ``(S, 3)`` follow each other, their distance, and a note."""
+    notes, off = [], positions - positions[0]
+    length = float(np.linalg.norm(off[-1]))
+    way = off[-1] / length
+    if (tilt := float(np.degrees(np.arccos(min(1.0, abs(way @ normal)))))) > TILTED:
+        notes.append(f"gantry tilted by {tilt:.0f} degrees")
+    steps = np.diff(positions @ normal)
+    if np.ptp(steps) > UNEVEN * np.median(steps):
+        notes.append(f"slices are {steps.min():g} to {steps.max():g} mm apart, their mean is used")
+    if (sideways := np.linalg.norm(off - np.outer(off @ way, way), axis=1).max()) > SIDEWAYS * pixel:
+        notes.append(f"slices are shifted sideways by up to {sideways:.1f} mm, which the mask has no place for")
+    return way, length / (len(positions) - 1), one_note(*notes)
 
 
 def _stop_at_gaps(folder: Path, planes: Sequence[Plane], places: np.ndarray) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from helpers import DEPTH, SIZE, drawn
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -199,6 +200,36 @@ def test_uneven_distances_are_told(series):
 
     scan = read_scan(series(uneven))
     assert "slices are" in scan.note and "mm apart, their mean is used" in scan.note
+
+
+def test_rounding_of_directions_and_spacings_is_no_difference(series):
+    def rounded(dataset, index):
+        off = 1e-6 * (-1) ** index
+        dataset.ImageOrientationPatient = [1, 0.0005 + off, 0, -0.0005 - off, 1, 0]
+        dataset.PixelSpacing = [f"{value + off:.9f}" for value in dataset.PixelSpacing]
+
+    assert np.array_equal(read_scan(series(rounded)).slices, drawn(0)[0])
+
+
+def test_slices_that_jump_sideways_are_told(series):
+    def jump(dataset, index):
+        x, y, z = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [x + (30 if index in (2, 3) else 0), y, z]
+
+    assert "shifted sideways by up to 30.0 mm" in read_scan(series(jump)).note
+
+
+def test_compressed_pixels(series, tmp_path):
+    """JPEG 2000, which pydicom alone can't decompress."""
+    folder = series()
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    writer.UseCompressionOn()
+    for file in list(folder.iterdir()):
+        writer.SetFileName(str(file))
+        writer.Execute(sitk.ReadImage(str(file)))
+    assert dcmread(file).file_meta.TransferSyntaxUID.is_compressed
+    assert np.array_equal(read_scan(folder).slices, drawn(0)[0])
 
 
 def test_a_localizer_is_left_out(series):
