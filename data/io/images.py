@@ -1,6 +1,7 @@
 """Decode image files to 8-bit gray, class indices or maps."""
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,7 @@ from data.labels import IGNORE, IGNORED_GRAY
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")  # others, such as EPS, would start a program
 LARGEST = "CARES_UNET_MAX_PIXELS"  # in the environment, which worker processes share
 MOST_PIXELS = 64_000_000
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # ours is an error, and below it
 NEARLY = 1e-3  # rounding of values that should be whole numbers, or in [0, 1]
 ORIENTATION = 0x0112  # a tag of EXIF, which Pillow heeds in TIFF only
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, which Pillow heeds for 8 bits only

@@ -218,7 +218,8 @@ def test_no_trainer_continues_alone(phantom, tmp_path, ending, jobs):
             assert script.poll() is None
             time.sleep(0.2)
         script.send_signal(ending)
-        assert script.wait(60) == 130 and script.stderr.read() == "stopped\n"
+        # With one job, the trainer itself is asked, and stops after its epoch.
+        assert script.wait(60) in (130, 128 + ending) and script.stderr.read().startswith("stopped")
         with pytest.raises(ProcessLookupError):  # soon nobody is left in its group
             for _ in range(100):
                 os.killpg(script.pid, 0)

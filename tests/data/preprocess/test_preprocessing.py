@@ -66,9 +66,9 @@ def decoded(monkeypatch):
     counts = Counter()
     read_image = data.io.images.read_image
 
-    def spy(path):
+    def spy(path, *reading):
         counts[path] += 1
-        return read_image(path)
+        return read_image(path, *reading)
 
     monkeypatch.setattr("data.io.images.read_image", spy)
     monkeypatch.setattr("data.datasets.read_image", spy)

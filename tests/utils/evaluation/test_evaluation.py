@@ -350,7 +350,7 @@ def test_faults_in_predictions(call, data, predicted, tmp_path):
         (["--predictions", "maps", "--save_prob"], ["--save_prob", "--pretrained_model"]),
         (["--predictions", "maps", "--image_size", 64], ["--image_size", "--pretrained_model"]),
         (["--pretrained_model", "m.pth", "--no-resize"], ["--no-resize", "--predictions"]),
-        (["--pretrained_model", "m.pth", "--image_size", 100000], ["--image_size", "at most 4096"]),
+        (["--pretrained_model", "m.pth", "--image_size", 100000], ["--image_size", "at most 2048"]),
         (["--predictions", "maps", "--pretrained_model", "m.pth"], ["--pretrained_model", "--predictions"]),
         (["--pretrained_model", "m.pth", "--test_img_path", "x", "--table", "latex"], ["--table latex", "true masks"]),
         (["--pretrained_model", "m.pth", "--threshold", 1], ["--threshold", "at most"]),
