@@ -29,6 +29,11 @@ def why_no_ct(hu: np.ndarray) -> str:
     return f"only {share:.0%} of the denser voxels have the values of soft tissue" if share < LEAST_TISSUE else ""
 
 
+def sample(values: np.ndarray) -> np.ndarray:
+    """Enough values of a volume to judge it by, ``(N,)``."""
+    return values.ravel()[:: max(1, values.size // ENOUGH)]
+
+
 def to_hounsfield(
     values: np.ndarray, padding: np.ndarray | None = None, *, offset: float | None = None
 ) -> tuple[np.ndarray, str]:
@@ -71,15 +76,15 @@ def _darker_than_air(values: np.ndarray, padding: np.ndarray | None) -> np.ndarr
     None if there is none."""
     while True:
         rest = values if padding is None else values[~padding]
-        if rest.size == 0 or (low := rest.min()) > AIR or (higher := rest[rest > low]).size == 0:
+        if rest.size == 0 or (low := rest.min()) > AIR:
             return padding
-        if higher.min() - low < GAP:
+        if not GAP <= rest.min(initial=np.inf, where=rest > low) - low < np.inf:
             return padding
         padding = values <= low if padding is None else padding | (values <= low)
 
 
 def _offset_of(values: np.ndarray) -> int:
     """What was added to Hounsfield units: the first of OFFSETS without which they can be those of a chest."""
-    few = values.ravel()[:: max(1, values.size // ENOUGH)]
+    few = sample(values)
     likely = (offset for offset in OFFSETS if not why_no_ct(few - np.float32(offset)))
     return next(likely, 1024 if values.min() >= 0 else 0)

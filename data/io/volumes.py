@@ -16,7 +16,7 @@ from data.errors import FileError, one_note
 from data.folders import SCAN_SUFFIXES
 from data.io.dicom.files import dicom_files, is_dicom
 from data.io.geometry import Geometry
-from data.io.hounsfield import to_hounsfield, why_no_ct
+from data.io.hounsfield import sample, to_hounsfield, why_no_ct
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Header
@@ -70,7 +70,7 @@ def read_scan(
     low, high = volume.slices.min(), volume.slices.max()
     hu, assumed = to_hounsfield(volume.slices, volume.padding, offset=hu_offset)
     reason = volume.modality and f"modality {volume.modality}, not CT"
-    if reason := reason or why_no_ct(hu):
+    if reason := reason or why_no_ct(sample(hu)):
         if not any_values:
             advice = "give a CT in Hounsfield units, or use --any_values to process it all the same"
             raise FileError(path, "not a CT of a chest", advice, f"{reason}; values from {low:g} to {high:g}")
