@@ -45,10 +45,9 @@ class _DecodedSlices(Dataset):
 
         def look(file: Any) -> tuple:
             decoded, *place = self._decode(file)
-            digest = digest_of(decoded[0].numpy())
             counts = torch.stack([plane.flatten().bincount(minlength=256) for plane in decoded])
             image = decoded[0].numpy()
-            return decoded if self.kept else None, counts.int(), portrait(image), digest, place
+            return decoded if self.kept else None, counts.int(), portrait(image), digest_of(image), place
 
         decoded, histograms, self.portraits, self.digests, self._places = zip(*read_all(look, self.files), strict=True)
         self._cache = decoded if self.kept else None

@@ -63,7 +63,7 @@ class Geometry:
         """The same places, stored in another order, such as "RAS"."""
         from nibabel.orientations import inv_ornt_aff
 
-        way = self._way_to(axes)
+        way = _way(self.axes, axes)
         size = tuple(self.size[int(axis)] for axis in np.argsort(way[:, 0]))
         return Geometry(size, self.affine @ inv_ornt_aff(way, self.size), self.knows_spacing)
 
@@ -71,19 +71,20 @@ class Geometry:
         """Voxels ``(X, Y, Z)`` in the file's order as axial slices ``(S, H, W)``, as data/io/volumes.py has them."""
         from nibabel.orientations import apply_orientation
 
-        return np.ascontiguousarray(apply_orientation(voxels, self._way_to(OUR_AXES)).T)
+        return np.ascontiguousarray(apply_orientation(voxels, _way(self.axes, OUR_AXES)).T)
 
     def from_slices(self, slices: np.ndarray) -> np.ndarray:
         """The inverse of ``to_slices``."""
-        from nibabel.orientations import apply_orientation, axcodes2ornt, ornt_transform
+        from nibabel.orientations import apply_orientation
 
-        back = ornt_transform(axcodes2ornt(tuple(OUR_AXES)), axcodes2ornt(tuple(self.axes)))
-        return np.ascontiguousarray(apply_orientation(slices.T, back))
+        return np.ascontiguousarray(apply_orientation(slices.T, _way(OUR_AXES, self.axes)))
 
-    def _way_to(self, axes: str) -> np.ndarray:
-        from nibabel.orientations import axcodes2ornt, ornt_transform
 
-        return ornt_transform(axcodes2ornt(tuple(self.axes)), axcodes2ornt(tuple(axes)))
+def _way(axes: str, others: str) -> np.ndarray:
+    """How to reorder and flip axes to get others, as the functions of nibabel take it."""
+    from nibabel.orientations import axcodes2ornt, ornt_transform
+
+    return ornt_transform(axcodes2ornt(tuple(axes)), axcodes2ornt(tuple(others)))
 
 
 def farthest(first: np.ndarray, second: np.ndarray, size: Sequence[int]) -> float:

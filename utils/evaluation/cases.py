@@ -48,8 +48,9 @@ class Case:
 
     def read_image(self) -> np.ndarray:
         """The slice, uint8 ``(H, W)``; black if there is none."""
-        width, height = self.size()
-        return np.asarray(read_image(self.image, self.reading)) if self.image else np.zeros((height, width), np.uint8)
+        if self.image:
+            return np.asarray(read_image(self.image, self.reading))
+        return np.zeros(self.size()[::-1], np.uint8)
 
     def size(self) -> tuple[int, int]:
         """Width and height."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from data.errors import FileError, listed, reason_of
 from data.folders import SCAN_SUFFIXES, SUFFIXES, files_of
+from data.io.dicom.planes import whole_number
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -71,7 +72,7 @@ def choose_series(folder: Path, datasets: Sequence[File], number: int | None) ->
     by_uid = defaultdict(list)
     for file, dataset in datasets:
         by_uid[str(dataset.get("SeriesInstanceUID", ""))].append((file, dataset))
-    groups = sorted(by_uid.values(), key=lambda group: (_number(group[0][1]), group[0][0]))
+    groups = sorted(by_uid.values(), key=lambda group: (whole_number(group[0][1], "SeriesNumber"), group[0][0]))
     placed = [group for group in groups if any(_is_placed(dataset) for _, dataset in group)]
     others = len(groups) - len(placed) if placed else 0
     groups = placed or groups
@@ -90,13 +91,6 @@ def _series_of(groups: Sequence[Sequence[File]]) -> str:
         slices = sum(int(dataset.get("NumberOfFrames") or 1) for _, dataset in group)
         rows.append(f"{index}: number {first.get('SeriesNumber', '-')}, {about}, {slices} slices")
     return "; ".join(rows)
-
-
-def _number(dataset: "Dataset") -> int:
-    try:
-        return int(dataset.get("SeriesNumber") or 0)
-    except ValueError:
-        return 0
 
 
 def _is_placed(dataset: "Dataset") -> bool:

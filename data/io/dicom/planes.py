@@ -44,14 +44,19 @@ class Plane:
     @property
     def number(self) -> int:
         """The place in the series as the scanner counts, 0 if it does not."""
-        try:
-            return int(self.dataset.get("InstanceNumber") or 0)
-        except ValueError:
-            return 0
+        return whole_number(self.dataset, "InstanceNumber")
 
     @property
     def is_localizer(self) -> bool:
         return "LOCALIZER" in _texts(self.dataset, "ImageType")
+
+
+def whole_number(dataset: "Dataset", name: str) -> int:
+    """A number in a header; 0 if it is missing, or none."""
+    try:
+        return int(dataset.get(name) or 0)
+    except ValueError:
+        return 0
 
 
 def planes_of(file: Path, dataset: "Dataset") -> list[Plane]:
