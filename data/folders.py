@@ -42,21 +42,24 @@ def list_slices(folder: Path) -> list[Path]:
         raise InputError(f"{folder}: no such folder; create it or name another one")
     files = sorted((file for file in files_of(folder) if file.suffix.lower() in SUFFIXES), key=_natural_order)
     if not files:
-        deeper = [
-            child for child in files_of(folder) if any(file.suffix.lower() in SUFFIXES for file in files_of(child))
-        ]
-        where = (
-            f" but in its sub-folders, such as {deeper[0].name}: name one of these, or copy the images"
-            if deeper
-            else ""
-        )
-        raise InputError(f"{folder}: no image in this folder{where}; expected {' '.join(SUFFIXES)}")
+        raise InputError(f"{folder}: no image in this folder; {_where_instead(folder)}")
     by_stem = defaultdict(list)
     for file in files:
         by_stem[_stem(file)].append(file.name)
     if doubled := [" and ".join(names) for names in by_stem.values() if len(names) > 1]:
         raise InputError(f"{folder}: two files with the same stem: {'; '.join(doubled)}; keep one of each")
     return files
+
+
+def _where_instead(folder: Path) -> str:
+    """What to do about a folder without images."""
+    child = next((c for c in files_of(folder) if any(file.suffix.lower() in SUFFIXES for file in files_of(c))), None)
+    if child is None:
+        return f"expected {' '.join(SUFFIXES)}"
+    return (
+        f"its sub-folders have some, such as {child.name}: name one of these, or bring all slices to the folders for "
+        f"training by `python -m data.prepare slices --images '{folder}/*/*'` with --masks and --out"
+    )
 
 
 def case_of(path: Path) -> str:
@@ -85,21 +88,34 @@ def pair_by_stem(first: Path, second: Path, kinds: tuple[str, str] = ("image", "
         return _pairs_in(first, kinds)
     files, partners = list_slices(first), list_slices(second)
     keys, others = ({_stem(file): file for file in some} for some in (files, partners))
+    return match(keys, others, (first, second), kinds)
+
+
+def match(
+    keys: dict[str, Path],
+    others: dict[str, Path],
+    folders: tuple[Path, Path],
+    kinds: tuple[str, str] = ("image", "mask"),
+) -> list[Pair]:
+    """``pair_by_stem`` for files by key, which is a stem, below sub-folders if there are some: ``patient/3``."""
+    first, second = folders
     if not keys.keys() & others.keys():
+        one, other = (next(iter(some.values())) for some in (keys, others))
         keys, others = _by_core(keys), _by_core(others)
-        if keys.keys() != others.keys():
+        if not keys.keys() & others.keys():
             raise InputError(
-                f"no file of {first}, such as {files[0].name}, has a partner in {second}, such as {partners[0].name}; "
+                f"no file of {first}, such as {one.name}, has a partner in {second}, such as {other.name}; "
                 f"give {kinds[0]} and {kinds[1]} the same name"
             )
-        example = f"{files[0].name} with {others[next(key for key in keys if keys[key] == files[0])].name}"
-        print(f"{'pairs':<11} {len(files)} by what their names differ in, such as {example}")
+        key = next(key for key in keys if key in others)
+        example = f"{keys[key].name} with {others[key].name}"
+        print(f"{'pairs':<11} {len(keys)} by what their names differ in, such as {example}")
     problems = []
     for some, folder, counterparts, other_folder, kind in (
         (keys, first, others, second, kinds[1]),
         (others, second, keys, first, kinds[0]),
     ):
-        if unmatched := [file.name for key, file in some.items() if key not in counterparts]:
+        if unmatched := [str(file.relative_to(folder)) for key, file in some.items() if key not in counterparts]:
             problems.append(f"no {kind} in {other_folder} for {', '.join(unmatched)} of {folder}")
     if problems:
         raise InputError(f"{'; '.join(problems)}; add the missing files or remove their partners")
@@ -123,11 +139,12 @@ def _pairs_in(folder: Path, kinds: tuple[str, str]) -> list[Pair]:
 
 def _by_core(files: dict[str, Path]) -> dict[str, Path]:
     """Files by what differs in their stems: without the prefix and the suffix that all share, up to a digit."""
-    stems = list(files)
-    if len(stems) < 2:
+    if len(files) < 2:
         return files
+    split = {key: key.rpartition("/") for key in files}
+    stems = [stem for _, _, stem in split.values()]
     first, last = (len(_common_start(some)) for some in (stems, [stem[::-1] for stem in stems]))
-    return {stem[first : len(stem) - last]: file for stem, file in files.items()}
+    return {place + slash + stem[first : len(stem) - last]: files[key] for key, (place, slash, stem) in split.items()}
 
 
 def _common_start(texts: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -13,54 +14,41 @@ import numpy as np
 from tqdm import tqdm
 
 from data.errors import FileError, InputError
-from data.folders import FOLDERS, list_slices, pair_by_stem
-from data.io.images import read_all, read_image, read_pair
+from data.folders import FOLDERS
+from data.io.images import read_all, read_pair
+from data.io.reading import AS_STORED, Reading
 from data.prepare.manifest import begin_or_resume, read_manifest, report, write_manifest
 from data.prepare.slicing import Slicing, save, write_case
-from data.prepare.sources import SourceScan, Split, split_cases, stop_at_doubled_names
-
-SEMI_SEG = {  # the folders of the public release
-    "train": ("TrainingSet/LungInfection-Train/Doctor-label/Imgs", "TrainingSet/LungInfection-Train/Doctor-label/GT"),
-    "unlabeled": ("TrainingSet/LungInfection-Train/Pseudo-label/Imgs", None),
-    "test": ("TestingSet/LungInfection-Test/Imgs", "TestingSet/LungInfection-Test/GT"),
-}
+from data.prepare.sources import SourceScan, Split, split_cases
 
 
-def write_semi_seg(source: Path, out: Path) -> None:
-    """Copy the slices of the release, as PNG, under their own names."""
-    if not source.is_dir():
-        raise InputError(f"{source}: no such folder; give the one that contains TrainingSet and TestingSet")
+def write_slices(splits: dict[str, list[SourceScan]], out: Path, options: dict, reading: Reading = AS_STORED) -> None:
+    """Copy slices as PNG of 8 bits, under their names. ``options``: a run with others needs another folder."""
     # An interrupted run starts over: it takes seconds, and writes the same files.
-    begin_or_resume(out, {"options": {"release": os.path.abspath(source)}, "scans": {}})
+    begin_or_resume(out, {"options": options, "scans": {}})
     rows = []
-    for split, (images, masks) in SEMI_SEG.items():
-        folder = source / images
-        pairs: Sequence[tuple[Path, Path | None]]
-        if masks and (source / masks).is_dir():
-            pairs = pair_by_stem(folder, source / masks)
-        elif masks and split == "train":
-            raise InputError(f"{source / masks}: no such folder; give the folder that contains TrainingSet")
-        else:
-            pairs = [(path, None) for path in list_slices(folder)]
+    for split, cases in splits.items():
         targets = [out / name for name in FOLDERS[split]]
 
-        def convert(pair: tuple[Path, Path | None], split: str = split, targets: list[Path] = targets) -> dict:
-            path, mask_path = pair
-            image, mask = read_pair((path, mask_path)) if mask_path else (read_image(path), None)
-            name = f"{path.stem}.png"
-            save(image, targets[0] / name)
-            if mask:
-                save(mask.point(lambda value: 255 * value), targets[1] / name)
+        def convert(case: SourceScan, split: str = split, targets: list[Path] = targets) -> dict:
+            image, *masks = read_pair([path for path in (case.scan, case.mask) if path], reading)
+            pictures = [image, *(mask.point(lambda value: 255 * value) for mask in masks)]
+            for folder, picture in zip(targets, pictures, strict=False):
+                save(picture, folder / f"{case.name}.png")
             return {
-                "file": f"{targets[0].name}/{name}",
-                "source": str(path.relative_to(source)),
-                "case": path.stem,
-                "slice": 0,
+                "file": f"{targets[0].name}/{case.name}.png",
+                "source": str(case.scan),
+                "case": case.patient,
                 "split": split,
-                "lesion_pixels": int(np.count_nonzero(np.asarray(mask))) if mask else "",
+                "lesion_pixels": int(np.count_nonzero(np.asarray(masks[0]))) if masks else "",
             }
 
-        rows += read_all(convert, pairs)
+        some = read_all(convert, cases)
+        count: Counter[str] = Counter()
+        for row in some:
+            row["slice"] = count[row["case"]]
+            count[row["case"]] += 1
+        rows += some
     write_manifest(out, rows)
     report(out, rows)
 
@@ -83,7 +71,6 @@ def write_scans(
 
     Returns the errors of the scans that could not be used; the others are done.
     """
-    stop_at_doubled_names(cases)
     settings = {
         "options": asdict(slicing) | {name: str(value) for name, value in asdict(split).items()},
         "splits": split_cases(cases, split),

@@ -2,6 +2,7 @@
 
 import csv
 import glob
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import InputError
-from data.folders import FOLDERS, bare_case, case_of
+from data.folders import FOLDERS, SUFFIXES, bare_case, case_of, list_slices, match, pair_by_stem
 from data.io.volumes import is_volume
+
+SEMI_SEG = {  # the folders of the public release
+    "train": ("TrainingSet/LungInfection-Train/Doctor-label/Imgs", "TrainingSet/LungInfection-Train/Doctor-label/GT"),
+    "unlabeled": ("TrainingSet/LungInfection-Train/Pseudo-label/Imgs", None),
+    "test": ("TestingSet/LungInfection-Test/Imgs", "TestingSet/LungInfection-Test/GT"),
+}
 
 
 @dataclass(frozen=True)
 class SourceScan:
-    """A scan and, if it is labeled, its mask; scans of one ``patient`` stay on one side of a split."""
+    """A scan or slice and, if it is labeled, its mask; those of one ``patient`` stay on one side of a split."""
 
     name: str
     scan: Path
@@ -32,6 +39,53 @@ class Split:
     unlabeled_fraction: float = 0.0
     seed: int = 0
     split: Path | None = None
+
+
+def find_semi_seg(source: Path) -> dict[str, list[SourceScan]]:
+    """The slices of the public release, by split."""
+    if not source.is_dir():
+        raise InputError(f"{source}: no such folder; give the one that contains TrainingSet and TestingSet")
+    found = {}
+    for split, (images, masks) in SEMI_SEG.items():
+        pairs: Sequence[tuple[Path, Path | None]]
+        if masks and (source / masks).is_dir():
+            pairs = pair_by_stem(source / images, source / masks)
+        elif masks and split == "train":
+            raise InputError(f"{source / masks}: no such folder; give the folder that contains TrainingSet")
+        else:
+            pairs = [(path, None) for path in list_slices(source / images)]
+        found[split] = [SourceScan(image.stem, image, mask, image.stem) for image, mask in pairs]
+    return found
+
+
+def find_slices(images: str, masks: str | None) -> list[SourceScan]:
+    """Slices by pattern. If they are in sub-folders, the sub-folder is the patient, and part of the slice's name."""
+    keys, first = _by_place(images, "--images")
+    mask_of: dict[Path, Path] = {}
+    if masks:
+        others, second = _by_place(masks, "--masks")
+        mask_of = dict(match(keys, others, (first, second)))
+    return [
+        SourceScan(name := key.replace("/", "_"), path, mask_of.get(path), key.rpartition("/")[0] or name)
+        for key, path in keys.items()
+    ]
+
+
+def _by_place(pattern: str, flag: str) -> tuple[dict[str, Path], Path]:
+    """Image files by the sub-folders in which they differ and their stem, as ``patient/3``; and the folder of all."""
+    found = [path for path in _glob(pattern, flag) if path.suffix.lower() in SUFFIXES]
+    if not found:
+        raise InputError(f"{flag} {pattern}: no image among these files; expected {' '.join(SUFFIXES)}")
+    base = Path(os.path.commonpath([path.parent for path in found]))
+    places = [path.parent.relative_to(base).parts for path in found]
+    if len({len(place) for place in places}) == 1:  # drop images/ of patient/images/3.png
+        columns = [column for column in zip(*places, strict=True) if len(set(column)) > 1]
+        places = [tuple(column[index] for column in columns) for index in range(len(found))]
+    keys = {"/".join((*place, path.stem)): path for place, path in zip(places, found, strict=True)}
+    if len(keys) < len(found):
+        doubled = ", ".join(str(path) for path in found if path not in keys.values())
+        raise InputError(f"{flag} {pattern}: two files of the same stem in one folder: {doubled}; keep one of each")
+    return keys, base
 
 
 def find_covid_19_20(source: Path) -> list[SourceScan]:
@@ -82,15 +136,14 @@ def _glob(pattern: str, flag: str) -> list[Path]:
     return found
 
 
-def stop_at_doubled_names(cases: Sequence[SourceScan]) -> None:
-    """Raise InputError if two scans would write files of the same names."""
+def split_cases(cases: Sequence[SourceScan], how: Split) -> dict[str, str]:
+    """The split of every case, by name: ``test``, ``train`` or ``unlabeled``; a case without mask is ``unlabeled``.
+
+    Raises InputError if two cases would write files of the same names.
+    """
     if doubled := [name for name, times in Counter(case.name for case in cases).items() if times > 1]:
         where = ", ".join(str(case.scan) for case in cases if case.name in doubled)
         raise InputError(f"scans with the same name: {where}; rename one of each, or prepare them separately")
-
-
-def split_cases(cases: Sequence[SourceScan], how: Split) -> dict[str, str]:
-    """The split of every case, by name: ``test``, ``train`` or ``unlabeled``; a case without mask is ``unlabeled``."""
     if how.split:
         return _read_split(how.split, cases)
     patients = list(dict.fromkeys(case.patient for case in cases if case.mask))
@@ -101,6 +154,12 @@ def split_cases(cases: Sequence[SourceScan], how: Split) -> dict[str, str]:
     rest = [patient for patient in order if patient not in tests]
     split_of = dict.fromkeys(tests, "test") | dict.fromkeys(rest[round(how.unlabeled_fraction * len(rest)) :], "train")
     return {case.name: split_of.get(case.patient, "unlabeled") if case.mask else "unlabeled" for case in cases}
+
+
+def by_split(cases: Sequence[SourceScan], how: Split) -> dict[str, list[SourceScan]]:
+    """``split_cases``, as the cases of each split."""
+    split_of = split_cases(cases, how)
+    return {split: [case for case in cases if split_of[case.name] == split] for split in FOLDERS}
 
 
 def _read_split(path: Path, cases: Sequence[SourceScan]) -> dict[str, str]:

@@ -40,7 +40,6 @@ def test_one_prefix_or_suffix_of_all(tmp_path, capsys, images, masks):
 @pytest.mark.parametrize(
     ("images", "masks"),
     [
-        (["img_001.png", "img_002.png"], ["mask_001.png", "mask_003.png"]),
         (["a.png", "b.png"], ["c.png", "d.png"]),
         (["1.png"], ["2.png"]),
         (["img_1.png", "img_2.png"], ["mask_1.png"]),
@@ -50,6 +49,12 @@ def test_names_without_partners_show_one_of_each_folder(tmp_path, images, masks)
     first, second = folder(tmp_path / "i", *images), folder(tmp_path / "m", *masks)
     with pytest.raises(InputError, match=rf"such as {images[0]}, has a partner in .*, such as {masks[0]}; give image"):
         pair_by_stem(first, second)
+
+
+def test_missing_partners_are_named_whatever_the_prefix(tmp_path):
+    first = folder(tmp_path / "i", "img_001.png", "img_002.png")
+    with pytest.raises(InputError, match=r"no mask in .* for img_002\.png of .*; no image in .* for mask_003\.png of"):
+        pair_by_stem(first, folder(tmp_path / "m", "mask_001.png", "mask_003.png"))
 
 
 def test_masks_beside_their_images(tmp_path, capsys):
@@ -79,5 +84,5 @@ def test_hidden_files_and_accents(tmp_path):
 
 def test_images_in_sub_folders_are_pointed_to(tmp_path):
     folder(tmp_path / "i" / "patient_1", "1.png")
-    with pytest.raises(InputError, match=r"no image in this folder but in its sub-folders, such as patient_1"):
+    with pytest.raises(InputError, match=r"sub-folders have some, such as patient_1: .* data\.prepare slices"):
         list_slices(tmp_path / "i")

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from data.datasets import LesionSlices, UnlabeledSlices
 from data.errors import listed, printable
+from data.io.reading import Reading
 
 NEARLY_BLACK = 0.05  # mean gray of 1; chest CT in a lung window has about 0.4
 WINDOW = "window them first, or give 16-bit slices in Hounsfield units (README.md, Your own data)"
@@ -40,11 +41,16 @@ def _report_looks(slices: LesionSlices | UnlabeledSlices) -> None:
         print(f"{'':<11} {cropped} of them cropped to the lungs, as the training slices are")
     if turned := sum(placement.turns > 0 for placement in slices.placements):
         print(f"{'':<11} {turned} of them rotated to the orientation of the training set")
-    if (offset := slices.reading.hu_offset) is not None:
-        level, width = slices.reading.window
-        print(f"{'':<11} read as HU{f' + {offset:g}' if offset else ''}, in a window of width {width:g} at {level:g}")
+    report_reading(slices.reading)
     if black := [name for name, gray in zip(names, slices.mean_grays(), strict=True) if gray < NEARLY_BLACK]:
         warn(f"nearly black, unlike chest CT in a lung window: {listed(black)}; {WINDOW}")
+
+
+def report_reading(reading: Reading) -> None:
+    """Print that slices are read as Hounsfield units, if they are."""
+    if (offset := reading.hu_offset) is not None:
+        level, width = reading.window
+        print(f"{'':<11} read as HU{f' + {offset:g}' if offset else ''}, in a window of width {width:g} at {level:g}")
 
 
 def report_notes(rows: Sequence[dict]) -> None:

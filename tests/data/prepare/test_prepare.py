@@ -18,7 +18,7 @@ from data.errors import FileError
 from data.folders import cases_of, list_slices, pair_by_stem, split_pairs
 from data.io.volumes import read_scan, write_like
 from data.phantom.volumes import ORIENTATIONS, draw_volume
-from data.prepare import __main__, convert
+from data.prepare import __main__, convert, sources
 from data.prepare.sources import SourceScan, Split, find_covid_19_20, split_cases
 from data.preprocess.lungs import box, find_body, find_lungs
 from data.preprocess.window import LUNG, Window
@@ -295,7 +295,7 @@ def test_the_public_release(prepared, tmp_path):
     for row in manifest(tmp_path / "out")[::97]:
         stored = np.asarray(Image.open(tmp_path / "out" / row["file"]))
         assert np.array_equal(stored, np.asarray(Image.open(source / row["source"]).convert("L")))
-    for folder in [part for parts in convert.SEMI_SEG.values() for part in parts if part]:
+    for folder in [part for parts in sources.SEMI_SEG.values() for part in parts if part]:
         for file in list_slices(source / folder)[:4] if (source / folder).exists() else []:
             (tmp_path / "few" / folder).mkdir(parents=True, exist_ok=True)
             shutil.copy(file, tmp_path / "few" / folder)
@@ -306,6 +306,53 @@ def test_the_public_release(prepared, tmp_path):
     (tmp_path / "other" / "Unlabeled").mkdir(parents=True)
     (tmp_path / "other" / "Unlabeled" / "1.png").touch()
     assert prepared("covid-semiseg", "--source", source, out="other")[0] == 2
+
+
+LAYOUTS = {  # of patients' sub-folders: an image, its mask, and the patterns of both
+    "two trees": ("images/{}/{}.png", "masks/{}/{}.png", "images/*/*", "masks/*/*"),
+    "folders in a patient's": ("all/{}/images/{}.png", "all/{}/masks/{}.png", "all/*/images/*", "all/*/masks/*"),
+    "one folder a patient": ("all/{}/ct_{}.png", "all/{}/seg_{}.png", "all/*/ct_*", "all/*/seg_*"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_slices_of_patients_in_sub_folders(phantom, prepared, tmp_path, layout):
+    """They become slices of other names with the same pixels; a patient is on one side of the split."""
+    image, mask, images, masks = LAYOUTS[layout]
+    files = [path.name for path in list_slices(phantom / "Train-Image")[:9]]
+    place = {name: (f"P{index // 3}", index % 3) for index, name in enumerate(files)}
+    for name in files:
+        for source, pattern in (("Train-Image", image), ("Train-Mask", mask)):
+            path = tmp_path / pattern.format(*place[name])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(phantom / source / name, path)
+    flags = ["slices", "--images", tmp_path / images, "--test_fraction", 0.34]
+    code, out, error = prepared(*flags, "--masks", tmp_path / masks)
+    assert code == 0, error
+    assert "train       6 slices of 2 cases" in out and "test        3 slices of 1 cases" in out
+    for split in ("Train", "Test"):
+        for written, truth in pair_by_stem(tmp_path / f"out/{split}-Image", tmp_path / f"out/{split}-Mask"):
+            patient, _, number = written.stem.replace("ct_", "").partition("_")
+            name = next(name for name in files if place[name] == (patient, int(number)))
+            for made, source in ((written, "Train-Image"), (truth, "Train-Mask")):
+                assert np.array_equal(Image.open(made), Image.open(phantom / source / name))
+    rows = manifest(tmp_path / "out")
+    assert [row["slice"] for row in rows] == 3 * ["0", "1", "2"]
+    assert set(cases_of(pair_by_stem(tmp_path / "out/Train-Image", tmp_path / "out/Train-Mask"))) <= {"P0", "P1", "P2"}
+    (tmp_path / mask.format("P1", 1)).unlink()
+    code, _, error = prepared(*flags, "--masks", tmp_path / masks, out="b")
+    assert code == 2 and "no mask in" in error and "P1/" in error and Path(image.format("P1", 1)).name in error
+
+
+def test_slices_in_hounsfield_units_are_windowed(prepared, tmp_path):
+    (tmp_path / "hu").mkdir()
+    hu = drawn(0)[0]
+    for index, values in enumerate(hu):
+        Image.fromarray((values + 1024).clip(0).astype(np.uint16)).save(tmp_path / f"hu/{index}.png")
+    code, out, _ = prepared("slices", "--images", tmp_path / "hu/*", "--window", "40,400")
+    assert code == 0 and "read as HU + 1024, in a window of width 400 at 40" in out
+    written = np.stack([Image.open(tmp_path / f"out/Unlabeled/{index}.png") for index in range(len(hu))])
+    assert np.array_equal(written, Window(40, 400).to_gray(hu.clip(-1024)))
 
 
 def test_masks_are_matched_by_name(scans, prepared, tmp_path):
