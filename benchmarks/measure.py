@@ -78,7 +78,7 @@ def _growth(build: Callable[..., Work], arguments: tuple, threads: int) -> float
     build(*arguments)()  # memory that the libraries keep is not counted
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets the high-water mark
     before = _resident("VmRSS")
     _run_twice(build, arguments)
     return (_resident("VmHWM") - before) / 1e6
@@ -92,7 +92,7 @@ def _run_twice(build: Callable[..., Work], arguments: tuple) -> None:
 
 def _resident(name: str) -> int:
     """Kilobytes of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 

@@ -128,13 +128,15 @@ def content(path: Path) -> object:
     if path.suffix == ".gz":
         return gzip.decompress(path.read_bytes())
     if path.suffix == ".csv":
-        with path.open(newline="") as file:
+        with path.open(encoding="utf-8", newline="") as file:
             return [{**row, "seconds": None} for row in csv.DictReader(file)]
     if path.suffix == ".json":
-        return {name: value for name, value in json.loads(path.read_text()).items() if name not in PLACES}
+        return {
+            name: value for name, value in json.loads(path.read_text(encoding="utf-8")).items() if name not in PLACES
+        }
     if path.suffix == ".md":
-        return re.sub(r"[-: ]*\|[-: ]*", "|", path.read_text())  # the cells, however wide
-    return path.read_text()
+        return re.sub(r"[-: ]*\|[-: ]*", "|", path.read_text(encoding="utf-8"))  # the cells, however wide
+    return path.read_text(encoding="utf-8")
 
 
 def differences(before: object, now: object, where: str = "") -> Iterator[str]:

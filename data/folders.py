@@ -179,7 +179,7 @@ def cases_of(pairs: Sequence[Pair]) -> list[str]:
     """The scan of each image, from the manifest of data.prepare beside their folder; without one, the image itself."""
     folder = pairs[0][0].parent
     try:
-        with (folder.parent / "manifest.csv").open(newline="") as file:
+        with (folder.parent / "manifest.csv").open(encoding="utf-8", newline="") as file:
             case = {row["file"]: row["case"] for row in csv.DictReader(file)}
     except (OSError, KeyError, csv.Error, UnicodeDecodeError):
         case = {}

@@ -10,7 +10,6 @@ import copy
 import errno
 import hashlib
 import math
-import os
 import pickle
 import warnings
 import zipfile
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import InputError, reason_of
+from data.io.whole import whole
 from data.preprocess.preprocessing import Preprocessing
 from models import MODELS, build_model
 from models.released import rename_released
@@ -41,12 +41,10 @@ MOST_EXPANDED = 4  # bytes of weights, for one of the file
 
 def save_checkpoint(path: Path, content: dict) -> None:
     """Write ``content`` under a temporary name, then rename: if killed, it leaves the old file or the new one."""
-    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        torch.save({"format": FORMAT, **content}, temporary)
-        os.replace(temporary, path)
+        with whole(path) as temporary:
+            torch.save({"format": FORMAT, **content}, temporary)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise
         raise OSError(errno.ENOSPC, f"can't be written ({reason_of(error)})", str(path)) from error

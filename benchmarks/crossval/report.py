@@ -31,11 +31,11 @@ def report(setting: Setting, against: str, scores: dict[tuple[int, int], dict[st
         result["sd_over_seeds"] = stdev(seeds.values())
     other = setting.out / against / "result.json"
     if against != setting.name and other.exists():
-        theirs = json.loads(other.read_text())["slices"]
+        theirs = json.loads(other.read_text(encoding="utf-8"))["slices"]
         both = [seed for seed in dice if seed in theirs]
         result |= paired(per_slice(dice, both), per_slice(theirs, both), against)
     result["slices"] = dice
-    (setting.out / setting.name / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    (setting.out / setting.name / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     spread = f" (sd over seeds {result['sd_over_seeds']:.3f})" if len(seeds) > 1 else ""
     of_folds = ", ".join(f"{mean:.3f}" for mean in result["folds"].values())
     gain = "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**result) if "difference" in result else ""

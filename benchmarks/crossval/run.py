@@ -2,7 +2,6 @@
 
 import csv
 import multiprocessing
-import os
 import shlex
 import shutil
 import sys
@@ -22,6 +21,7 @@ import semi_supervised_train
 import supervised_train
 from benchmarks.crossval.setting import TABLE, Setting, is_finished
 from data.errors import InputError
+from data.io.whole import whole
 from utils.cli.machine import add_device_options
 from utils.cli.parser import Parser, settings
 from utils.cli.prediction import add_prediction_options, add_score_options
@@ -71,7 +71,7 @@ def run_fold(setting: Setting, seed: int, fold: int) -> dict[str, float]:
                 train(setting, seed, fold)
         with logged(folder / "test.log", quiet=setting.jobs > 1):
             evaluate(setting, seed, fold)
-    with (folder / TABLE).open(newline="") as file:
+    with (folder / TABLE).open(encoding="utf-8", newline="") as file:
         dice = {row["image"]: float(row["dice"]) for row in csv.DictReader(file)}
     print(f"fold        {fold}, seed {seed}: Dice {fmean(dice.values()):.3f} of {len(dice)} slices")
     return dice
@@ -80,7 +80,7 @@ def run_fold(setting: Setting, seed: int, fold: int) -> dict[str, float]:
 @contextmanager
 def logged(path: Path, *, quiet: bool) -> Iterator[None]:
     """Write what is printed to a file; ``quiet``: progress bars, too. InputErrors name the file."""
-    with path.open("w") as log, redirect_stdout(log), redirect_stderr(log if quiet else sys.stderr):
+    with path.open("w", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log if quiet else sys.stderr):
         try:
             yield
         except InputError as error:
@@ -117,12 +117,11 @@ def evaluate(setting: Setting, seed: int, fold: int) -> None:
     predictor = Predictor(model, **vars(prediction))
     cases = [Case(image, mask) for image, mask in setting.parts[fold]]
     slices = predictor.read([case.path for case in cases], cache_gb=config.cache_gb)
-    unfinished = folder / f"{TABLE}.tmp"
-    unfinished.unlink(missing_ok=True)
-    for case, found in zip(cases, predictor.predict_slices(slices), strict=True):
-        mask, undefined = found.mask_at(config.threshold), EMPTY_RULES[config.empty]
-        append_row(unfinished, {"image": case.name, **ratios(mask, case.read_truth(), undefined=undefined)})
-    os.replace(unfinished, folder / TABLE)
+    with whole(folder / TABLE) as unfinished:
+        unfinished.unlink(missing_ok=True)
+        for case, found in zip(cases, predictor.predict_slices(slices), strict=True):
+            mask, undefined = found.mask_at(config.threshold), EMPTY_RULES[config.empty]
+            append_row(unfinished, {"image": case.name, **ratios(mask, case.read_truth(), undefined=undefined)})
 
 
 def evaluation_settings(flags: str) -> tuple[EvaluationConfig, PredictionConfig]:

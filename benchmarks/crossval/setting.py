@@ -53,17 +53,17 @@ class Setting:
         }
         path = self.out / self.name / "setting.json"
         kept = [*path.parent.glob("seed_*/run/last.pth"), *path.parent.glob(f"seed_*/{TABLE}")]
-        if kept and path.exists() and (before := json.loads(path.read_text())) != now:
+        if kept and path.exists() and (before := json.loads(path.read_text(encoding="utf-8"))) != now:
             changed = [key for key in now if before.get(key) != now[key]]
             listed = ", ".join(f"other {key}" if key == "folds" else f"{key} {before.get(key)!r}" for key in changed)
             raise InputError(f"{path.parent}: was started with {listed}; give this setting another name")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(now, indent=2) + "\n")
+        path.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
 
     def stop_if_other_folds(self, name: str) -> None:
         """The models of that setting may have been trained on slices held out here, and its scores do not compare."""
         path = self.out / name / "setting.json"
-        if path.exists() and json.loads(path.read_text())["folds"] != self.folds:
+        if path.exists() and json.loads(path.read_text(encoding="utf-8"))["folds"] != self.folds:
             folds = len(self.parts)
             raise InputError(f"{path.parent}: has other folds than these {folds}; name a setting with the same ones")
 
@@ -71,7 +71,7 @@ class Setting:
 def trained_folds(setting: Path) -> Iterator[tuple[Path, list[str]]]:
     """The checkpoint of each finished training of a setting, ``OUT/NAME``, and the names of the images held out."""
     try:
-        folds = json.loads((setting / "setting.json").read_text())["folds"]
+        folds = json.loads((setting / "setting.json").read_text(encoding="utf-8"))["folds"]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{setting}: no setting.json of benchmarks.crossval; give the folder of a setting") from error
     for run in sorted(setting.glob("seed_*_fold_*/run")):

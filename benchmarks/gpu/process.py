@@ -60,7 +60,7 @@ def run_until(deadline: float, command: list, log: Path) -> str:
         finally:
             timer.cancel()
             printed = "".join(lines)
-            with log.open("a") as file:
+            with log.open("a", encoding="utf-8") as file:
                 file.write(f"$ python {' '.join(words)}\n{printed.rstrip()}\n\n")
     name = " ".join(words[: 1 + (words[0] == "-m")])
     last_line = printed.strip().rpartition("\n")[2]

@@ -1,12 +1,12 @@
 """The report of all steps: gpu.json, and report.md to read."""
 
 import json
-import os
 from pathlib import Path
 
 from benchmarks.gpu.steps import STEPS
 from benchmarks.speed.report import markdown_table
 from data.errors import InputError
+from data.io.whole import write_whole
 from utils.output.folder import holds_something, prepare_folder
 
 TARGETS = (
@@ -26,10 +26,10 @@ def claim(marker: Path, head: dict, flag: str) -> dict:
     if not marker.exists():
         if holds_something(folder):
             raise InputError(f"{folder}: contains files that this command did not write; name another {flag}")
-        marker.write_text(json.dumps(head, indent=2) + "\n")
+        marker.write_text(json.dumps(head, indent=2) + "\n", encoding="utf-8")
         return {}
     try:
-        earlier = json.loads(marker.read_text())
+        earlier = json.loads(marker.read_text(encoding="utf-8"))
         other = ", ".join(f"{name} {earlier.get(name)!r}" for name in head if earlier.get(name) != head[name])
     except (ValueError, AttributeError) as error:
         raise InputError(f"{marker}: damaged; remove {folder} or name another {flag}") from error
@@ -56,10 +56,8 @@ class Report:
         self.write()
 
     def write(self) -> None:
-        whole = self.path.with_suffix(".tmp")
-        whole.write_text(json.dumps(self.content, indent=2) + "\n")
-        os.replace(whole, self.path)
-        (self.folder / "report.md").write_text("\n".join(self._lines()) + "\n")
+        write_whole(self.path, json.dumps(self.content, indent=2) + "\n")
+        (self.folder / "report.md").write_text("\n".join(self._lines()) + "\n", encoding="utf-8")
 
     def _lines(self) -> list[str]:
         head = {name: value for name, value in self.content.items() if name != "steps"}
@@ -71,6 +69,6 @@ class Report:
             lines.append(f"| {name} | {row['state']} | {row['seconds']:.0f} | {figures.replace('|', '/')} |")
         speed = self.folder / "speed.json"
         if speed.exists():
-            rows = json.loads(speed.read_text())["rows"]
+            rows = json.loads(speed.read_text(encoding="utf-8"))["rows"]
             lines += ["", TARGETS, "", *markdown_table(rows)]
         return lines

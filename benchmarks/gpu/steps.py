@@ -74,7 +74,11 @@ def compiled(job: Job) -> dict:
 
 def gpu_test_files() -> list[Path]:
     """The files with such tests; others may need packages that a GPU machine lacks."""
-    return [file for file in sorted((ROOT / "tests").rglob("test_*.py")) if "pytest.mark.gpu" in file.read_text()]
+    return [
+        file
+        for file in sorted((ROOT / "tests").rglob("test_*.py"))
+        if "pytest.mark.gpu" in file.read_text(encoding="utf-8")
+    ]
 
 
 def _run_tests(job: Job, marked: str) -> dict:
@@ -133,7 +137,7 @@ def _train(job: Job, name: str, command: list) -> dict:
 
 
 def _rows(table: Path) -> list[dict[str, str]]:
-    with table.open(newline="") as file:
+    with table.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -164,7 +168,7 @@ def speed(job: Job) -> dict:
     finally:  # keeps the rows written so far
         if (folder / "speed.json").exists():
             shutil.copy(folder / "speed.json", job.results / "speed.json")
-    return {"rows": len(json.loads((folder / "speed.json").read_text())["rows"])}
+    return {"rows": len(json.loads((folder / "speed.json").read_text(encoding="utf-8"))["rows"])}
 
 
 def crossval(job: Job) -> dict:
@@ -185,7 +189,7 @@ def crossval(job: Job) -> dict:
                 dice = [float(row["dice"]) for table in tables for row in _rows(table)]
                 if dice:
                     found[name] = {"folds": len(tables), "slices": len(dice), "dice": round(fmean(dice), 4)}
-                    (job.results / "crossval.json").write_text(json.dumps(found, indent=2) + "\n")
+                    (job.results / "crossval.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return {name: "Dice {dice:.3f} of {slices} slices in {folds} folds".format(**row) for name, row in found.items()}
 
 

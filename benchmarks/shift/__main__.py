@@ -111,7 +111,7 @@ def report(rows: Sequence[Scored], model: Path, out: Path | None) -> None:
         print(f"| {kind:<6} | {len(own):>4} | {result[kind]['dice']:.3f} | {area:.2f} |")
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=2) + "\n")
+        out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

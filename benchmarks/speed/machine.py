@@ -20,7 +20,7 @@ def describe_machine(device: torch.device) -> str:
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        facts = dict(line.split("\t:", 1) for line in cpuinfo.read_text().splitlines() if "\t:" in line)
+        facts = dict(line.split("\t:", 1) for line in cpuinfo.read_text(encoding="utf-8").splitlines() if "\t:" in line)
         facts = {name.strip(): value.strip() for name, value in facts.items()}
         if "model name" in facts:  # in a virtual machine it may be only the brand
             return f"{facts['model name']} (family {facts.get('cpu family')}, model {facts.get('model')})"

@@ -44,12 +44,14 @@ class Report:
         self._write()
 
     def _write(self) -> None:
-        (self.folder / "speed.json").write_text(json.dumps(self.head | {"rows": self.rows}, indent=2) + "\n")
+        (self.folder / "speed.json").write_text(
+            json.dumps(self.head | {"rows": self.rows}, indent=2) + "\n", encoding="utf-8"
+        )
         words = {"machine": "{}", "torch": "torch {}", "amp": "mixed precision {}", "base_channels": "width {}"}
         words |= {"image_size": "{} px", "rounds": "{} rounds"}
         caption = "; ".join(word.format(self.head[name]) for name, word in words.items())
         lines = [caption, "", *markdown_table(self.rows)]
-        (self.folder / "speed.md").write_text("\n".join(lines) + "\n")
+        (self.folder / "speed.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def markdown_table(rows: list[dict]) -> list[str]:

@@ -12,6 +12,7 @@ from nibabel.wrapstruct import WrapStructError
 
 from data.errors import FileError, one_note, stop_unless_file, unreadable
 from data.io.geometry import TO_RAS, Geometry, farthest
+from data.io.whole import whole
 
 nibabel.imageglobals.logger.setLevel("CRITICAL")  # it reports headers that it mends
 TILTED = 1  # degrees
@@ -80,13 +81,11 @@ def write_nifti(slices: np.ndarray, geometry: Geometry, path: Path, header: niba
         for form in ("sform", "qform"):
             transform, code = getattr(header, f"get_{form}")(coded=True)
             getattr(image, f"set_{form}")(transform, code)
-    temporary = path.with_name(f".writing_{path.name}")
     try:
-        nibabel.save(image, temporary)
-        read_nifti(temporary)  # a full disk may show only here
-        temporary.replace(path)
+        with whole(path) as temporary:
+            nibabel.save(image, temporary)
+            read_nifti(temporary)  # a full disk may show only here
     except (OSError, ValueError, FileError) as error:
-        temporary.unlink(missing_ok=True)
         code = getattr(error, "errno", None) or errno.EIO
         raise OSError(code, f"can't be written, the disk may be full ({error})", str(path)) from error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data.errors import InputError, reason_of
 from data.folders import FOLDERS
-from data.io.text import write_whole
+from data.io.whole import write_whole
 
 COLUMNS = ("file", "source", "case", "slice", "split", "lesion_pixels")
 
@@ -20,13 +20,15 @@ def begin_or_resume(out: Path, settings: dict) -> dict:
     """
     settings = json.loads(json.dumps(settings))  # as they are read back: lists, not tuples
     record = out / "prepare.json"
+    if links := [out / name for names in FOLDERS.values() for name in names if (out / name).is_symlink()]:
+        raise InputError(f"{links[0]}: is a link, which leads out of {out}; remove it or name another --out")
     try:
         if not record.exists():
             _stop_at_files([out / name for names in FOLDERS.values() for name in names])
             out.mkdir(parents=True, exist_ok=True)
             write_whole(record, json.dumps(settings, indent=2) + "\n")
             return settings
-        earlier = json.loads(record.read_text())
+        earlier = json.loads(record.read_text(encoding="utf-8"))
         if not all(isinstance(earlier[name], dict) for name in settings):
             raise ValueError("its entries are no settings")
     except (ValueError, KeyError, TypeError) as error:

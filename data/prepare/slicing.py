@@ -10,6 +10,7 @@ from PIL import Image
 from data.errors import FileError, one_note
 from data.folders import FOLDERS
 from data.io.volumes import read_labels, read_scan
+from data.io.whole import whole
 from data.preprocess.lungs import box, find_body, find_lungs
 from data.preprocess.window import Window
 
@@ -94,7 +95,8 @@ def write_case(
 
 def save(picture: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    with whole(path) as temporary:
+        picture.save(temporary)
 
 
 def _resized(picture: Image.Image, size: int | None, resample: Image.Resampling) -> Image.Image:

@@ -164,7 +164,7 @@ def by_split(cases: Sequence[SourceScan], how: Split) -> dict[str, list[SourceSc
 
 def _read_split(path: Path, cases: Sequence[SourceScan]) -> dict[str, str]:
     try:
-        with path.open(newline="") as file:
+        with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             if not {"case", "split"} <= set(reader.fieldnames or ()):
                 raise KeyError("case,split")

@@ -64,8 +64,8 @@ def report_scores(
     results.write_summary(summary)
     if table:
         path = results.folder / {"markdown": "table.md", "latex": "table.tex"}[table]
-        path.write_text("\n\n".join(publication) + "\n")
-        print(f"\n{path.read_text()}\n{'table':<11} {path}")
+        path.write_text("\n\n".join(publication) + "\n", encoding="utf-8")
+        print(f"\n{path.read_text(encoding='utf-8')}\n{'table':<11} {path}")
 
 
 def report_scans(results: ResultFolder) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from data.errors import InputError
 from data.folders import case_of
-from data.io.text import write_whole
+from data.io.whole import write_whole
 
 LOCK = ".lock"
 
@@ -152,7 +152,11 @@ class ResultFolder:
 
     def _stop_unless_from_the_same_inputs(self) -> None:
         try:
-            origin = json.loads((self.folder / "summary.json").read_text())["inputs"] if self.table.exists() else None
+            origin = (
+                json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))["inputs"]
+                if self.table.exists()
+                else None
+            )
         except (OSError, ValueError, KeyError, TypeError):
             origin = None
         if origin is None:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from data.datasets import LesionSlices
 from data.errors import InputError, reason_of
-from data.io.text import write_whole
+from data.io.whole import write_whole
 from data.labels import IGNORE
 from utils.evaluation.metrics import scores
 from utils.inference.predictor import Predictor

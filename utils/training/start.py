@@ -15,7 +15,7 @@ from utils.output.console import warn
 from utils.output.folder import holds_something
 
 # What a run writes before its first last.pth.
-FIRST = {"log.csv", "curves.png", "training.png", "validation.png", "best.pth", "best.pth.tmp", "last.pth.tmp"}
+FIRST = {"log.csv", "curves.png", "training.png", "validation.png", "best.pth"}
 
 
 @dataclass

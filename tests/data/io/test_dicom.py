@@ -1,5 +1,6 @@
 """DICOM series as scanners, archives and converters leave them: read as they are, or refused by the name of a file."""
 
+import locale
 import shutil
 from pathlib import Path
 
@@ -221,13 +222,14 @@ def test_slices_that_jump_sideways_are_told(series):
 
 def test_compressed_pixels(series, tmp_path):
     """JPEG 2000, which pydicom alone can't decompress."""
-    folder = series()
+    folder, spoken = series(), locale.setlocale(locale.LC_ALL)
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     writer.UseCompressionOn()
     for file in list(folder.iterdir()):
         writer.SetFileName(str(file))
         writer.Execute(sitk.ReadImage(str(file)))
+    locale.setlocale(locale.LC_ALL, spoken)  # the writer has changed it for the whole process
     assert dcmread(file).file_meta.TransferSyntaxUID.is_compressed
     assert np.array_equal(read_scan(folder).slices, drawn(0)[0])
 

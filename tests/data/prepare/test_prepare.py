@@ -344,6 +344,14 @@ def test_slices_of_patients_in_sub_folders(phantom, prepared, tmp_path, layout):
     assert code == 2 and "no mask in" in error and "P1/" in error and Path(image.format("P1", 1)).name in error
 
 
+def test_links_do_not_lead_out_of_the_folder(scans, prepared, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "Unlabeled").symlink_to(tmp_path / "elsewhere")
+    code, _, error = prepared("volumes", "--images", scans / "DICOM/*")
+    assert code == 2 and "Unlabeled: is a link" in error and not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_slices_in_hounsfield_units_are_windowed(prepared, tmp_path):
     (tmp_path / "hu").mkdir()
     hu = drawn(0)[0]

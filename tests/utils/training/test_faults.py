@@ -68,7 +68,7 @@ def test_a_start_that_was_aborted_is_started_again(phantom, tmp_path, call):
     flags = ["--data_root", phantom, *TINY, "--epoch", 1, "--save_folder", folder]
     assert call("supervised_train", *flags)[0] == 0
     refused(call, "supervised_train", *flags, names=["is not empty", "--resume"], kept=folder)
-    (folder / "last.pth").rename(folder / "last.pth.tmp")
+    (folder / "last.pth").rename(folder / ".unfinished_last.pth")
     assert call("supervised_train", *flags)[0] == 0 and epochs(folder) == [1]
     (folder / "last.pth").unlink()
     (folder / "notes.txt").write_text("of the user")
@@ -88,7 +88,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(phantom, tmp_path, call, monkeypa
     monkeypatch.setattr(checkpoint.torch, "save", full)
     code, _, error = call("supervised_train", "--resume", folder / "last.pth", "--epoch", 2)
     assert code == 2 and error.splitlines()[-1].startswith(f"error: {folder / 'best.pth'}: can't be written")
-    assert (folder / "last.pth").read_bytes() == before and not list(folder.glob("*.tmp"))
+    assert (folder / "last.pth").read_bytes() == before and not list(folder.glob(".unfinished_*"))
     monkeypatch.undo()
     assert call("supervised_train", "--resume", folder / "last.pth", "--epoch", 2)[0] == 0
     assert epochs(folder) == [1, 2]
