@@ -12,7 +12,8 @@ def whole(path: Path) -> Iterator[Path]:
 
     A link at ``path`` is replaced, not followed.
     """
-    temporary = path.with_name(f".unfinished_{path.name}")
+    end = os.fsdecode(os.fsencode(path.name)[-200:])  # a name can't be longer than 255 bytes
+    temporary = path.with_name(f".unfinished_{end}")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -49,19 +49,17 @@ def test_labels_go_on_after_an_interruption(phantom, call, tmp_path, model):
     assert code == 0 and "replacing those" in printed and contents(masks) == whole
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"options": 1}', b"\xff\xfe"])
-def test_damaged_records_of_a_preparation_are_named(scans, call, tmp_path, damage):
-    command = [sys.executable, "-m", "data.prepare", "volumes", "--images", str(scans / "UESTC/image/*.nii.gz")]
-    command += ["--out", str(tmp_path / "out"), "--keep", "all", "--workers", "1"]
-    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
-    for name in ("prepare.json", "manifest.csv"):
-        file = tmp_path / "out" / name
-        before = file.read_bytes()
-        file.write_bytes(damage if name == "prepare.json" else damage + b"\nx,y\n1,2,3\n")
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 2 and done.stderr.count("\n") == 1
-        assert done.stderr.startswith(f"error: {file}: damaged")
-        file.write_bytes(before)
+def test_damaged_records_of_a_preparation_are_named(scans, call, tmp_path):
+    out = tmp_path / "out"
+    flags = ["volumes", "--images", scans / "UESTC/image/*.nii.gz", "--out", out, "--keep", "all", "--workers", 1]
+    assert call("data.prepare.__main__", *flags)[0] == 0
+    whole = {name: (out / name).read_bytes() for name in ("prepare.json", "manifest.csv")}
+    for damage in (b"", b"{", b"[]", b'{"options": 1}', b"\xff\xfe"):
+        for name, text in (("prepare.json", damage), ("manifest.csv", damage + b"\nx,y\n1,2,3\n")):
+            (out / name).write_bytes(text)
+            code, _, error = call("data.prepare.__main__", *flags)
+            assert code == 2 and error.count("\n") == 1 and error.startswith(f"error: {out / name}: damaged")
+            (out / name).write_bytes(whole[name])
 
 
 def test_damaged_summaries_are_told(phantom, call, tmp_path, model):
