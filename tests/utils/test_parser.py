@@ -29,6 +29,11 @@ class Killed(Broken):
         return torch.zeros(1)
 
 
+class TooLittleSharedMemory(Broken):
+    def __getitem__(self, index: int) -> torch.Tensor:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+
 def fail(error):
     def main():
         raise error
@@ -44,6 +49,7 @@ CASES = [
         r"error: slices/3\.png: not a readable image \(cut\); ",
     ),
     (lambda: list(DataLoader(Killed(), num_workers=1)), 2, "error: a worker was killed, .* use --num_workers 0"),
+    (lambda: list(DataLoader(TooLittleSharedMemory(), num_workers=1)), 2, "error: /dev/shm is full; use --num_work"),
     (fail(RuntimeError("unable to allocate shared memory(shm) for file </torch_1>")), 2, "error: /dev/shm is full"),
     (fail(MemoryError()), 2, f"error: {NO_MEMORY}"),
     (lambda: torch.empty(2**60), 2, f"error: {NO_MEMORY}"),

@@ -138,7 +138,8 @@ def _explained(error: Exception) -> str | None:
     """What is wrong and what to do; None if it is a fault of the program."""
     text = str(error)
     if "in DataLoader worker" in text:  # the last line of the traceback of a worker
-        return text.strip().splitlines()[-1].partition(": ")[2]
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+        return next((advice for part, advice in RUNTIME_ERRORS.items() if part in text), text)
     if isinstance(error, ModuleNotFoundError):
         return f"the package {error.name} is missing; pip install -r requirements.txt"
     if isinstance(error, OSError):
