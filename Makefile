@@ -41,11 +41,11 @@ demo: $(VENV)/ready
 	$(RUN) test.py --data_root $(DEMO) --predictions runs/demo/CARes-UNet/prob runs/demo/semi-CARes-UNet/prob \
 		--img_save_folder runs/demo/comparison --save_type overlay --table markdown
 
-$(VENV)/ready: requirements.txt requirements-dev.txt
+$(VENV)/ready: requirements.txt requirements-extras.txt requirements-dev.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or newer is needed: make PYTHON=...')"
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
-	$(RUN) -m pip install --quiet -r requirements.txt -r requirements-dev.txt
+	$(RUN) -m pip install --quiet -r requirements.txt -r requirements-extras.txt -r requirements-dev.txt
 	touch $@
 
 clean:

@@ -152,9 +152,9 @@ def _check_weights(path: Path, weights: dict[str, Tensor]) -> None:
         raise InputError(f"{path}: its weights are NaN or infinite ({bad[0]}); use an earlier checkpoint of that run")
 
 
-def fingerprint(path: Path) -> str:
+def fingerprint(path: Path | str) -> str:
     """Equal for equal files only; records which checkpoint results are from, whatever its name."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 def load_model(path: Path | str) -> tuple[nn.Module, Preprocessing]:

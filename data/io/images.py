@@ -242,7 +242,7 @@ def _open(path: Path) -> Image.Image:
                 advice = f"make it smaller, or allow more than {most} pixels by the environment variable {LARGEST}"
                 raise FileError(path, "too large", advice, f"{image.width}x{image.height}")
             image.load()
-            inverted = image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
+            inverted = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
             upright = ImageOps.exif_transpose(image)
     # Pillow reports a broken PNG chunk as a SyntaxError.
     except Image.DecompressionBombError as error:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from models.carafe.cpu import backward_in_strips, empty_results, in_strips
-from models.carafe.plain import kernel_size
+from models.carafe.plain import kernel_size, reassemble_to_export
 
 OLDEST_GPU = (8, 0)  # on older ones the Triton kernels run out of registers
 _triton_works: dict[str, bool] = {}  # by kernel, after the first try
@@ -89,4 +89,6 @@ def reassemble(x: Tensor, logits: Tensor, *, scale: int) -> Tensor:
     the shapes do not fit or K is even.
     """
     kernel_size(x, logits, scale)  # raises if they do not fit
+    if torch.compiler.is_exporting():  # other programs do not know the operation
+        return reassemble_to_export(x, logits, scale=scale)
     return torch.ops.cares_unet.reassemble(x, logits, scale)[0]
