@@ -43,7 +43,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[LabelingConfig, Predi
 
 def label(config: LabelingConfig, prediction: PredictionConfig) -> None:
     """Label the slices, or the scans, of a folder."""
-    predictor = Predictor(config.model_path, **vars(prediction))
+    predictor = Predictor(*config.model_path, **vars(prediction))
     if scans := scans_at(config.image_dir):
         label_scans(predictor, scans, config)
     else:
@@ -54,7 +54,7 @@ def label_slices(predictor: Predictor, config: LabelingConfig) -> None:
     """Label a folder of slices, each mask an image of its slice's size, and score them where the truth is known."""
     files = list_slices(config.image_dir)
     truth = read_truth(config.image_dir, config.truth_path) if config.truth_path else {}
-    made_by = {"checkpoint": str(config.model_path), "sha256": fingerprint(config.model_path), **predictor.summary()}
+    made_by = {**predictor.summary(), "sha256": ", ".join(map(fingerprint, config.model_path))}
     made_by |= {"confidence": config.confidence, "truth_path": str(config.truth_path) if config.truth_path else None}
     earlier = rows_to_keep(config.mask_dir, "pseudo_labels.csv", inputs=files, made_by=made_by)
     done = {row["image"] for row in earlier}
@@ -105,7 +105,7 @@ def label_scans(predictor: Predictor, scans: list[Scan], config: LabelingConfig)
         raise InputError("--truth_path: applies to slices; use test.py to score the masks of scans")
     if config.confidence:
         raise InputError("--confidence: applies to slices; convert the scans with python -m data.prepare volumes")
-    made_by = {"checkpoint": str(config.model_path), **predictor.summary(), "window": predictor.config.window}
+    made_by = {**predictor.summary(), "window": predictor.config.window}
     masks = ResultFolder(
         config.mask_dir,
         table="pseudo_labels.csv",

@@ -70,11 +70,7 @@ def predict_and_score(
         config.img_save_folder,
         table="scores.csv",
         inputs=slices.files,
-        made_by={
-            "checkpoint": list_checkpoints(config),
-            **predictor.summary(),
-            "threshold": config.threshold,
-        },
+        made_by={**predictor.summary(), "threshold": config.threshold},
         reads=config.reads,
     )
     report_images(slices)
@@ -96,8 +92,7 @@ def predict_and_score(
 def predict_and_score_scans(config: EvaluationConfig, prediction: PredictionConfig, scans: list[Scan]) -> None:
     """Predict every scan, save its mask in its own space and, if asked for, its map, and score it."""
     predictor = Predictor(*config.pretrained_model, **vars(prediction))
-    made_by = {"checkpoint": list_checkpoints(config), **predictor.summary()}
-    made_by |= {"threshold": config.threshold, "window": prediction.window}
+    made_by = {**predictor.summary(), "threshold": config.threshold, "window": prediction.window}
     results = ResultFolder(
         config.img_save_folder,
         table="scores.csv",
@@ -120,10 +115,6 @@ def predict_and_score_scans(config: EvaluationConfig, prediction: PredictionConf
         draw_scan(results.path_of(scan.label, "figures", ".png"), volume, prediction.window, mask, truth)
     report_scans(results)
     exit_if_left_out(left_out, len(scans))
-
-
-def list_checkpoints(config: EvaluationConfig) -> str:
-    return ", ".join(map(str, config.pretrained_model))
 
 
 def score_predictions(config: EvaluationConfig, cases: list[Case]) -> tuple[ResultFolder, list[Model]]:

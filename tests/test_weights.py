@@ -1,22 +1,24 @@
 """The checkpoints in weights/: small, without traces of a machine, and ready for whole scans."""
 
+import json
 import re
 
 import numpy as np
 import pytest
 import torch
 from helpers import ROOT
+from PIL import Image
 
 from data.phantom.volumes import draw_volume
 from data.preprocess.window import LUNG
-from utils.checkpoint import read_checkpoint
+from utils.checkpoint import read_checkpoint, save_checkpoint
 from utils.inference.predictor import Predictor
 
 WEIGHTS = sorted((ROOT / "weights").glob("*.pth"))
 
 
 def test_there_are_some_and_they_are_small():
-    assert WEIGHTS and sum(path.stat().st_size for path in WEIGHTS) <= 4 * 2**20
+    assert WEIGHTS and sum(path.stat().st_size for path in WEIGHTS) <= 8e6
 
 
 @pytest.mark.parametrize("path", WEIGHTS, ids=lambda path: path.stem)
@@ -37,3 +39,30 @@ def test_lesions_of_a_phantom_scan_are_found(path):
     mask = found.map > 127
     assert found.note == ""  # as "seems rotated" would be
     assert 2 * (mask & lesions).sum() / (mask.sum() + lesions.sum()) > 0.4
+
+
+def test_they_are_known_by_name(phantom, call, tmp_path):
+    found = []
+    for model in ("small", ROOT / "weights" / "small.pth"):
+        out = tmp_path / str(len(found))
+        assert call("test", "--model", model, "--images", phantom / "Test-Image", "--out", out)[0] == 0
+        found.append({path.name: path.read_bytes() for path in out.iterdir() if path.suffix != ".json"})
+    assert found[0] == found[1] and json.loads((tmp_path / "0" / "summary.json").read_text())["checkpoint"] == "small"
+    code, _, error = call("test", "--model", "smal", "--images", phantom / "Test-Image", "--out", tmp_path / "no")
+    assert code == 2 and "smal: can't be opened" in error and "or small" in error
+
+
+def test_labels_of_several_networks_are_by_the_mean_of_their_maps(phantom, call, tmp_path):
+    flags = ["--images", phantom / "Unlabeled", "--out", tmp_path / "masks"]
+    other = tmp_path / "other.pth"
+    torch.manual_seed(0)
+    whole = read_checkpoint(WEIGHTS[0])
+    whole["weights"]["head.bias"] = whole["weights"]["head.bias"] + torch.tensor([1.0, -1.0])
+    save_checkpoint(other, whole)
+    assert call("fake_labels_generator", "--model", "small", other, *flags)[0] == 0
+    predictor = Predictor("small", other, device="cpu")
+    for path in sorted((phantom / "Unlabeled").iterdir())[:3]:
+        mask = np.asarray(Image.open(tmp_path / "masks" / path.name)) > 0
+        assert np.array_equal(mask, predictor.predict(path).mask)
+    summary = json.loads((tmp_path / "masks" / "summary.json").read_text())
+    assert summary["checkpoint"] == f"small, {other}" and summary["sha256"].count(", ") == 1

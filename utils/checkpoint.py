@@ -27,6 +27,8 @@ from models.state_dicts import bare_weights
 from utils.output.console import warn
 
 FORMAT = "cares-unet-1"
+WEIGHTS = Path(__file__).parents[1] / "weights"  # networks of this repository
+NAMES = ", ".join(sorted(path.stem for path in WEIGHTS.glob("*.pth")))
 FIELDS: dict[str, tuple[type, ...]] = {
     "model": (dict,),
     "preprocessing": (dict,),
@@ -51,11 +53,14 @@ def save_checkpoint(path: Path, content: dict) -> None:
 
 
 def read_checkpoint(path: Path) -> dict:
-    """Read a checkpoint. A bare state dict (ours or the released one) is converted to the same form.
+    """Read a checkpoint, by its path or the name of one in weights/.
+
+    A bare state dict (ours or the released one) is converted to the same form.
 
     Raises InputError if the file is missing, damaged, not a CARes-UNet, contains more than tensors and plain types, or
     entries of other types and ranges than they should have, or weights that are not finite.
     """
+    path = located(path)
     content = _load(path)
     if content.get("format") != FORMAT or not content.keys() >= FIELDS.keys():
         content = _from_state_dict(path, content)
@@ -74,7 +79,9 @@ def _load(path: Path) -> dict:
             start = file.read(2)
         damaged = zipfile.ZipFile(path).testzip() if start == b"PK" else None
     except OSError as error:
-        raise InputError(f"{path}: can't be opened ({error.strerror}); give the path of a .pth file") from error
+        raise InputError(
+            f"{path}: can't be opened ({error.strerror}); give the path of a .pth file, or {NAMES}"
+        ) from error
     except Exception as error:  # a damaged archive can make zipfile raise almost anything
         raise InputError(f"{path}: damaged, or not a checkpoint; download or copy it again") from error
     if damaged:
@@ -152,9 +159,15 @@ def _check_weights(path: Path, weights: dict[str, Tensor]) -> None:
         raise InputError(f"{path}: its weights are NaN or infinite ({bad[0]}); use an earlier checkpoint of that run")
 
 
+def located(path: Path | str) -> Path:
+    """The file of a network that is part of this repository, by its name, such as "small"; any other path as it is."""
+    stored = WEIGHTS / f"{path}.pth"
+    return stored if len(Path(path).parts) == 1 and stored.exists() and not Path(path).exists() else Path(path)
+
+
 def fingerprint(path: Path | str) -> str:
     """Equal for equal files only; records which checkpoint results are from, whatever its name."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    return hashlib.sha256(located(path).read_bytes()).hexdigest()[:16]
 
 
 def load_model(path: Path | str) -> tuple[nn.Module, Preprocessing]:

@@ -269,7 +269,7 @@ class EvaluationConfig:
 class LabelingConfig:
     """What fake_labels_generator.py labels, and where its masks go; named as its flags."""
 
-    model_path: Path
+    model_path: list[Path]
     image_dir: Path
     mask_dir: Path
     confidence: float = number(0.0, 0, 1)

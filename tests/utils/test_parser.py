@@ -3,6 +3,7 @@
 import errno
 import re
 import signal
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,26 @@ def test_faults_are_told_in_one_line(capfd, main, code, says):
 def test_faults_of_the_program_keep_their_traceback():
     with pytest.raises(RuntimeError, match="shapes"):
         run(fail(RuntimeError("shapes differ")))
+
+
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [
+        ("supervised_train", {"--images": "train_img_path", "--masks": "train_msk_path", "--out": "save_folder"}),
+        ("test", {"--images": "test_img_path", "--masks": "test_msk_path", "--out": "img_save_folder"}),
+        ("fake_labels_generator", {"--images": "image_dir", "--masks": "truth_path", "--out": "mask_dir"}),
+    ],
+)
+def test_flags_have_one_name_in_all_scripts(script, flags, call):
+    needed = {"test": ["--model", "small"], "fake_labels_generator": ["--model", "small"]}.get(script, [])
+    module = import_module(script)
+    words = [word for flag in flags for word in (flag, flag[2:])]
+    parsed = module.parse([*needed, *words])
+    config = parsed[0]
+    assert {name: str(getattr(config, name)) for name in flags.values()} == {flags[flag]: flag[2:] for flag in flags}
+
+
+def test_unknown_flags_suggest_known_ones(call):
+    code, _, error = call("supervised_train", "--epochs", 3)
+    assert code == 2 and "unrecognized arguments: --epochs 3; did you mean --epoch? (see" in error
+    assert "did you mean" not in call("supervised_train", "--xyzzy", 3)[2]

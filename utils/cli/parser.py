@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -45,6 +46,10 @@ class Parser(argparse.ArgumentParser):
         self._negative_number_matcher = re.compile(r"-\d")  # -650,1500 is a value, not a flag
 
     def error(self, message: str) -> NoReturn:
+        if (unknown := re.match(r"unrecognized arguments: (--[\w-]+)", message)) and (
+            near := get_close_matches(unknown[1], self._option_string_actions, n=1)
+        ):
+            message += f"; did you mean {near[0]}?"
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
@@ -64,6 +69,17 @@ def number(kind: type, low: float, high: float = math.inf, *, above: bool = Fals
     return parse
 
 
+# By field: one name in all scripts, beside the published one.
+ALIASES = {
+    "test_img_path": "--images",
+    "train_img_path": "--images",
+    "test_msk_path": "--masks",
+    "train_msk_path": "--masks",
+    "truth_path": "--masks",
+    "save_folder": "--out",
+}
+
+
 def add_options(group: argparse._ActionsContainer, config: type, helps: dict[str, str]) -> None:
     """Add flags named as fields of a config class, which has their types, defaults, ranges and choices."""
     by_name = {option.name: option for option in fields(config)}
@@ -81,7 +97,8 @@ def add_options(group: argparse._ActionsContainer, config: type, helps: dict[str
         elif admits(option, Window):
             values["type"] = window
         default = "lung" if option.default == LUNG else option.default
-        group.add_argument(f"--{name}", default=default, help=text, **values)
+        flags = (f"--{name}", ALIASES[name]) if name in ALIASES else (f"--{name}",)
+        group.add_argument(*flags, dest=name, default=default, help=text, **values)
 
 
 def window(text: str) -> Window:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from data.folders import FOLDERS
 from data.labels import IGNORED_GRAY
+from utils.checkpoint import NAMES
 from utils.cli.parser import Parser, add_options, number, settings
 from utils.config import DEFAULT_FOLDERS, EvaluationConfig, LabelingConfig, PredictionConfig
 
@@ -44,7 +45,12 @@ def add_evaluation_options(parser: Parser) -> None:
     group = parser.add_argument_group("input")
     source = group.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--pretrained_model", type=Path, nargs="+", metavar="PTH", help="checkpoint; several: the mean of their maps"
+        *("--pretrained_model", "--model"),
+        dest="pretrained_model",
+        type=Path,
+        nargs="+",
+        metavar="PTH",
+        help=f"checkpoint, or one of weights/: {NAMES}; several: the mean of their maps",
     )
     source.add_argument(
         "--predictions", type=Path, nargs="+", metavar="DIR", help="folders of saved maps or masks, one for each model"
@@ -70,7 +76,8 @@ def add_evaluation_options(parser: Parser) -> None:
     )
     group = parser.add_argument_group("results")
     group.add_argument(
-        "--img_save_folder",
+        *("--img_save_folder", "--out"),
+        dest="img_save_folder",
         type=Path,
         help="folder for masks, tables and pictures; default: CARes_Unet, with --predictions runs/scores",
     )
@@ -86,13 +93,27 @@ def add_evaluation_options(parser: Parser) -> None:
 
 def add_labeling_options(parser: Parser) -> None:
     """The flags of fake_labels_generator.py for its input and its masks."""
-    parser.add_argument("--model_path", type=Path, required=True, help="checkpoint of supervised_train.py")
+    parser.add_argument(
+        *("--model_path", "--model"),
+        dest="model_path",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="PTH",
+        help=f"checkpoint of supervised_train.py, or one of weights/: {NAMES}; several: the mean of their maps",
+    )
     parser.add_argument("--data_root", type=Path, default=Path("."), help="folder that contains the folders below")
     parser.add_argument(
-        "--Image_dir", dest="image_dir", type=Path, help="slices or scans to label; default: DATA_ROOT/Unlabeled"
+        *("--Image_dir", "--images"),
+        dest="image_dir",
+        type=Path,
+        help="slices or scans to label; default: DATA_ROOT/Unlabeled",
     )
     parser.add_argument(
-        "--Mask-dir", "--Mask_dir", dest="mask_dir", type=Path, help="folder for the masks; default: DATA_ROOT/Pos-Mask"
+        *("--Mask-dir", "--Mask_dir", "--out"),
+        dest="mask_dir",
+        type=Path,
+        help="folder for the masks; default: DATA_ROOT/Pos-Mask",
     )
     helps = {
         "confidence": f"store pixels whose likelier class has a lower probability as {IGNORED_GRAY}, which "

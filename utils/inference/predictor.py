@@ -94,6 +94,7 @@ class Predictor:
             raise InputError("Predictor: needs one checkpoint or several; give their paths, as Predictor('M.pth')")
         self.device = choose_device(self.config.device)
         self.precision = choose_precision(self.config.amp, self.device)
+        self.checkpoint = ", ".join(str(each) for each in networks if not isinstance(each, tuple))
         pairs = [each if isinstance(each, tuple) else load_model(each) for each in networks]
         self._networks = [_Network(model, self._adapted(p), self._averages_views(model)) for model, p in pairs]
         self.preprocessing = self._networks[0].preprocessing
@@ -177,8 +178,13 @@ class Predictor:
         return chosen if len(set(chosen)) > 1 else chosen[0]
 
     def summary(self) -> dict:
-        """The settings of preprocessing and prediction, for a table of results."""
-        return {**self.preprocessing.summary(), "within_lungs": self.preprocessing.within_lungs, "tta": self.tta}
+        """Checkpoints and settings of preprocessing and prediction, for a table of results."""
+        return {
+            "checkpoint": self.checkpoint,
+            **self.preprocessing.summary(),
+            "within_lungs": self.preprocessing.within_lungs,
+            "tta": self.tta,
+        }
 
     def _adapted(self, preprocessing: Preprocessing) -> Preprocessing:
         """The preprocessing of a checkpoint with the settings that were given instead."""
