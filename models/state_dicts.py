@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")  # of DataParallel, torch.compile and Lightning modules
 HOLDERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
 COUNTERS = ("total_ops", "total_params")  # of profilers
 

@@ -83,7 +83,7 @@ def _load(path: Path) -> dict:
             f"{path}: can't be opened ({error.strerror}); give the path of a .pth file, or {NAMES}"
         ) from error
     except Exception as error:  # a damaged archive can make zipfile raise almost anything
-        raise InputError(f"{path}: damaged, or not a checkpoint; download or copy it again") from error
+        raise InputError(f"{path}: damaged, or not a state dict by torch.save; copy it again, or save one") from error
     if damaged:
         raise InputError(f"{path}: damaged ({damaged} has another checksum); download or copy it again")
     try:
@@ -97,7 +97,7 @@ def _load(path: Path) -> dict:
             f"{path}: contains more than tensors and plain types; pickled code is never run, ask for a state dict"
         ) from error
     except Exception as error:  # a damaged file can make torch.load raise almost anything
-        raise InputError(f"{path}: damaged, or not a checkpoint; download or copy it again") from error
+        raise InputError(f"{path}: damaged, or not a state dict by torch.save; copy it again, or save one") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: contains a {type(content).__name__}, not a checkpoint; give a CARes-UNet checkpoint")
     return content

@@ -94,7 +94,9 @@ def read_labels(path: Path, scan: Volume, scan_path: Path, *, labels: Sequence[i
         advice = "export mask and scan with one affine"
         raise FileError(path, f"differs in geometry from {scan_path.name}", advice, f"by up to {off:.3g} mm")
     note = f"its mask is off by up to {off:.2g} mm" if off > SAME_PLACE * scan.geometry.spacing.min() else ""
-    return _lesions(path, volume.slices, labels), note
+    lesions = _lesions(path, volume.slices, labels)
+    note = one_note(note, "more lesion than background in its mask; is that inverted?" if lesions.mean() > 0.5 else "")
+    return lesions, note
 
 
 def _lesions(path: Path, values: np.ndarray, labels: Sequence[int]) -> np.ndarray:

@@ -25,6 +25,7 @@ from data.preprocess.orientation import (
 )
 
 LEAST_SIZE, MOST_SIZE = 16, 2048  # of image_size
+INVERTED = 0.1  # of likeness; real slices have -0.18 and less
 TOLERANCE = 0.8  # to the training slice that is least like the typical one; few of the same kind are less like it
 
 
@@ -35,6 +36,11 @@ def _is_of(values: object, shape: tuple[int, ...]) -> bool:
     except (TypeError, ValueError):
         return False
     return array.shape == shape and bool(np.isfinite(array).all())
+
+
+def _is_negative(typical: list[list[float]], small: np.ndarray) -> bool:
+    """Whether a slice, given its thumbnail, would be more like the typical one with its gray levels inverted."""
+    return likeness(typical, -small) - likeness(typical, small) > INVERTED
 
 
 class Placement(NamedTuple):
@@ -124,6 +130,8 @@ class Preprocessing:
         least = -1.0 if self.least_likeness is None else self.least_likeness
         if self.typical_slice and likeness(self.typical_slice, slice_.gray) < least:
             frame = frame.with_note("unlike the training slices")
+        if self.typical_slice and _is_negative(self.typical_slice, slice_.gray):
+            frame = frame.with_note("gray levels seem inverted, air is not dark")
         return Placement(self.turns_of(slice_, framed=frame.box is not None), height, width, frame)
 
     def resample(self, image: Image.Image, box: Box | None = None) -> Tensor:

@@ -123,12 +123,15 @@ def wrapped(model):
         "both": {f"module._orig_mod.{name}": value for name, value in weights.items()},
         "state_dict": {"state_dict": weights, "epoch": 3, "optimizer": {"lr": 0.1}},
         "model": {"model": weights},
+        "lightning": {"state_dict": {f"model.{name}": value for name, value in weights.items()}, "callbacks": {}},
         "profiled": {**weights, "total_ops": torch.zeros(1), "encoder1.total_params": torch.zeros(1)},
         "half": {name: w.half() if w.is_floating_point() else w for name, w in weights.items()},
     }
 
 
-@pytest.mark.parametrize("kind", ["data_parallel", "compiled", "both", "state_dict", "model", "profiled", "half"])
+@pytest.mark.parametrize(
+    "kind", ["data_parallel", "compiled", "both", "state_dict", "model", "lightning", "profiled", "half"]
+)
 def test_state_dicts_as_others_save_them(tmp_path, model, kind):
     torch.save(wrapped(model)[kind], tmp_path / "other.pth")
     x = torch.rand(1, 1, 32, 32)

@@ -23,6 +23,7 @@ UNEVEN = 0.02  # of the median distance of slices
 MISSING, DOUBLED = 1.5, 0.5  # of the median distance
 TILTED = 1  # degrees
 SIDEWAYS = 0.5  # of a pixel
+ALIKE = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "ConvolutionKernel")  # in a scan; else a note
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,14 @@ def read_series(path: Path, *, number: int | None = None) -> Stack:
     modality = planes[0].dataset.get("Modality", "")
     alone = path.is_file() and (others := len(list(dicom_files(path.parent))) - 1)
     beside = f"one file only, give its folder for the {others} beside it" if alone else ""
-    return Stack(values, padding, affine, knows_spacing, one_note(beside, note, left_out, placed, valued), modality)
+    notes = one_note(beside, note, left_out, _other_differences(planes), placed, valued)
+    return Stack(values, padding, affine, knows_spacing, notes, modality)
+
+
+def _other_differences(planes: Sequence[Plane]) -> str:
+    """A note if slices that fit together are of several patients, studies, places or kernels by their headers."""
+    differ = [name for name in ALIKE if len({str(plane.dataset.get(name, "")) for plane in planes}) > 1]
+    return f"slices differ in {' and '.join(differ)}; are they of one scan?" if differ else ""
 
 
 def _without_localizers(planes: Sequence[Plane]) -> tuple[list[Plane], str]:

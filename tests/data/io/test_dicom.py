@@ -234,6 +234,14 @@ def test_compressed_pixels(series, tmp_path):
     assert np.array_equal(read_scan(folder).slices, drawn(0)[0])
 
 
+@pytest.mark.parametrize("name", ["PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "ConvolutionKernel"])
+def test_slices_of_two_patients_are_told(series, name):
+    def half(dataset, index):
+        setattr(dataset, name, "1.2.3" if index > 2 else "1.2.4")
+
+    assert read_scan(series(half)).note == f"slices differ in {name}; are they of one scan?"
+
+
 def test_a_localizer_is_left_out(series):
     def scout(dataset, index):
         if index == 2:

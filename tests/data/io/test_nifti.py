@@ -179,3 +179,4 @@ def test_labels_of_several_structures(tmp_path):
     assert np.array_equal(read_labels(nearly, scan, path)[0], LESIONS)
     assert not read_labels(saved(tmp_path / "empty.nii.gz", LESIONS * 0), scan, path)[0].any()
     assert scan.slices.shape == (DEPTH, SIZE, SIZE)
+    assert "inverted?" in read_labels(saved(tmp_path / "inverted.nii.gz", ~LESIONS * 1), scan, path)[1]

@@ -52,6 +52,15 @@ def test_it_is_kept_as_plain_types(fitted):
     assert fitted.before_rotation == PLAIN
 
 
+def test_inverted_slices_get_a_note(phantom, fitted):
+    inverted = 0
+    for file in list_slices(phantom / "Train-Image"):
+        image = Image.open(file).convert("L")
+        assert "inverted" not in fitted.apply(image)[1].frame.note
+        inverted += "seem inverted" in fitted.apply(Image.eval(image, lambda gray: 255 - gray))[1].frame.note
+    assert inverted >= 9
+
+
 class Done(Exception):
     """Raised instead of the first epoch."""
 
