@@ -68,6 +68,7 @@ def label_slices(predictor: Predictor, config: LabelingConfig) -> None:
             "lesion_share": lesion.float().mean().item(),
             "mean_confidence": found.confidence.mean().item(),
             "kept_share": kept.float().mean().item(),
+            "reliability": found.reliability,
         }
         if path in truth:
             row["dice"] = scores(lesion, truth[path])["dice"]
@@ -114,11 +115,12 @@ def label_scans(predictor: Predictor, scans: list[Scan], config: LabelingConfig)
         suffix=".nii.gz",
     )
     left_out: list[FileError] = []
-    for scan, volume, soft, _, note in predict_scans(predictor, scans, left_out):
+    for scan, volume, soft, _, reliability, note in predict_scans(predictor, scans, left_out):
         mask = lesion_mask(soft, 0.5)
         write_like(mask.astype(np.uint8), volume, masks.path_of(scan.label))
         confidence = np.maximum(soft, 255 - soft).mean() / 255
         row = {"image": scan.label.name, **burden(mask, volume.geometry), "mean_confidence": float(confidence)}
+        row["reliability"] = reliability
         masks.add_row(row | {"note": note})
     report_scans(masks)
     exit_if_left_out(left_out, len(scans))

@@ -23,8 +23,8 @@ from utils.evaluation.report import report_scans, report_scores
 from utils.evaluation.scans import burden, draw_scan, score_scan
 from utils.inference.predictor import Predictor
 from utils.inference.scans import predict_scans, scans_at
-from utils.lesions import lesion_mask
-from utils.output.console import report_images, report_notes
+from utils.lesions import lesion_mask, uncertainty
+from utils.output.console import report_images, report_notes, report_review
 from utils.output.folder import ResultFolder
 
 
@@ -79,12 +79,16 @@ def predict_and_score(
         results.save_image(path, mask * np.uint8(255))
         if config.save_prob:
             results.save_image(path, soft, subfolder="prob")
-        row = score(case, soft, threshold=config.threshold, empty=config.empty) | {"note": found.note}
+        if config.save_uncertainty:
+            results.save_image(path, uncertainty(soft), subfolder="uncertainty")
+        row = score(case, soft, threshold=config.threshold, empty=config.empty)
+        row |= {"reliability": found.reliability, "note": found.note}
         results.add_row(row)
         if config.save_type == "compare":
             caption = f"Dice {format_dice(row)}" if case.truth else f"{row['lesion_share']:.1%} lesion"
             draw_case(results.path_of(path, "compare"), case, {f"prediction, {caption}": mask})
     report_notes(results.rows)
+    report_review(results.rows)
     masks = [results.path_of(path) for path in slices.files]
     return results, [Model(results.folder.resolve().name, masks, rows=results.rows)]
 
@@ -102,18 +106,22 @@ def predict_and_score_scans(config: EvaluationConfig, prediction: PredictionConf
         suffix=".nii.gz",
     )
     left_out: list[FileError] = []
-    for scan, volume, soft, truth, note in predict_scans(predictor, scans, left_out, labels=config.label):
+    for scan, volume, soft, truth, reliability, note in predict_scans(predictor, scans, left_out, labels=config.label):
         mask = lesion_mask(soft, config.threshold)
         write_like(mask.astype(np.uint8), volume, results.path_of(scan.label))
         if config.save_prob:
             write_like((soft / 255).astype(np.float32), volume, results.path_of(scan.label, "prob"))
+        if config.save_uncertainty:
+            bits = (uncertainty(soft) / 255).astype(np.float32)
+            write_like(bits, volume, results.path_of(scan.label, "uncertainty"))
         row = {"image": scan.label.name, "slices": len(mask), **burden(mask, volume.geometry)}
         if truth is not None:
             row |= {f"true_{name}": value for name, value in burden(truth, volume.geometry).items()}
             row |= score_scan(mask, truth, empty=config.empty)
-        results.add_row(row | {"note": note})
+        results.add_row(row | {"reliability": reliability, "note": note})
         draw_scan(results.path_of(scan.label, "figures", ".png"), volume, prediction.window, mask, truth)
     report_scans(results)
+    report_review(results.rows)
     exit_if_left_out(left_out, len(scans))
 
 

@@ -46,10 +46,10 @@ class Probabilities(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.temperature = model, float(getattr(model, "temperature", 1.0))
 
     def forward(self, slices: Tensor) -> Tensor:
-        return self.model(slices).softmax(dim=1)
+        return (self.model(slices) / self.temperature).softmax(dim=1)
 
 
 def main() -> None:

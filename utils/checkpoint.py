@@ -37,6 +37,7 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "best_score": (int, float),
     "run": (dict,),
 }
+HOTTEST = 100  # temperature
 MOST_CHANNELS = 8192  # of a network: more is damage
 MOST_EXPANDED = 4  # bytes of weights, for one of the file
 
@@ -125,6 +126,9 @@ def _why_refused(content: dict) -> str | None:
             return f"its {name} is of type {type(content[name]).__name__}"
     if content["epoch"] < 0 or not math.isfinite(content["best_score"]):
         return f"its epoch or best_score can't be ({content['epoch']}, {content['best_score']})"
+    temperature = content.get("temperature", 1.0)
+    if not (isinstance(temperature, float) and 0 < temperature < HOTTEST):
+        return f"its temperature is {str(temperature)[:50]!r}"
     if reason := Preprocessing.why_refused(content["preprocessing"]):
         return f"its preprocessing has {reason}"
     return _why_no_network(content["model"]) or _why_no_run(content["run"])
@@ -173,7 +177,8 @@ def fingerprint(path: Path | str) -> str:
 def load_model(path: Path | str) -> tuple[nn.Module, Preprocessing]:
     """The network of a checkpoint, rebuilt from the file only, and its preprocessing.
 
-    The network is in eval mode. Its ``knows_turns`` says whether it was trained on flipped and rotated slices.
+    The network is in eval mode. Its ``knows_turns`` says whether it was trained on flipped and rotated slices, its
+    ``temperature`` by what its logits are divided to make chances of them.
 
     Accepts the same files as ``read_checkpoint``. Raises InputError as it does, and if weights are missing or of
     another shape.
@@ -184,6 +189,7 @@ def load_model(path: Path | str) -> tuple[nn.Module, Preprocessing]:
         warn(f"{path}: weights only: slices are resized to {size} pixels, but not cropped, rotated or scaled in gray")
     preprocessing = Preprocessing(**content["preprocessing"])
     model = rebuild(content, path).eval()
+    model.temperature = content.get("temperature", 1.0)
     model.knows_turns = content.get("run", {}).get("options", {}).get("data_augmentation", False)
     return model, preprocessing
 

@@ -83,6 +83,7 @@ class TrainingConfig:
     dice_over: str = one_of("slice", ("slice", "batch"))
     clip_grad: float = number(1.0, 0)
     ema_decay: float = number(0.99, 0, 0.99999)
+    calibrate: bool = False
     seed: int = number(0, 0, 2**63 - 1)
 
     # Semi-supervised training.
@@ -254,6 +255,7 @@ class EvaluationConfig:
 
     img_save_folder: Path = Path("CARes_Unet")
     save_prob: bool = False
+    save_uncertainty: bool = False
     save_type: str = one_of("solo", ("solo", "compare", "overlay"))
     sort: str = one_of("dice", ("dice", "name"))
     table: str | None = one_of(None, ("markdown", "latex"))

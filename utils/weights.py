@@ -18,6 +18,6 @@ def save_half(source: Path | str, target: Path | str) -> None:
     run = content.get("run", {})
     options = {name: value for name, value in run.get("options", {}).items() if name not in paths}
     half = {name: w.half() if w.is_floating_point() else w for name, w in content["weights"].items()}
-    kept = {name: content[name] for name in ("model", "preprocessing", "epoch")}
+    kept = {name: content[name] for name in ("model", "preprocessing", "epoch", "temperature") if name in content}
     about = {"best_score": content.get("best_score", -1.0), "run": {"script": run.get("script"), "options": options}}
     save_checkpoint(Path(target), {**kept, **about, "weights": half})

@@ -82,6 +82,7 @@ def add_training_options(parser: Parser) -> None:
         "ema_decay": "decay of the averaged weights; 0: no averaging",
         "compile": "torch.compile the network",
         "accumulate": "compute each batch in this many parts, to save memory",
+        "calibrate": "after training, fit a temperature on the validation slices, so that maps are chances of lesion",
         "seed": "seed of the split, the weights and the batches",
     }
     group = parser.add_argument_group("model and training")

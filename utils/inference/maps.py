@@ -1,9 +1,9 @@
-"""Predict probability maps of slices, at their own sizes."""
+"""Predict probability maps of slices, at their own sizes, and how far the views of a slice agree."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,16 @@ from data.datasets import ScanSlices, UnlabeledSlices
 from data.preprocess.preprocessing import Placement, Preprocessing
 from utils import malloc
 from utils.device import autocast
+from utils.inference.agreement import Agreement
 
 T = TypeVar("T")
+
+
+class Found(NamedTuple):
+    """What a network finds in a slice: class probabilities, float32 ``(C, H, W)``, and how far its views agree."""
+
+    probabilities: Tensor
+    agreement: Agreement
 
 
 def predict(
@@ -27,8 +35,8 @@ def predict(
     precision: str = "off",
     num_workers: int = 0,
     tta: bool = False,
-) -> Iterator[Tensor]:
-    """Yield each slice's class probabilities, float32 ``(C, H, W)`` on the CPU at its own size.
+) -> Iterator[Found]:
+    """Yield what is found in each slice, its class probabilities on the CPU at its own size.
 
     The probabilities are resized (bilinear), not the mask, so that outlines stay smooth on large slices. With ``tta``,
     they are averaged over the slice and its mirror image or, without a typical slice, over its eight flips and
@@ -54,12 +62,12 @@ def predict_one(
     device: torch.device,
     precision: str = "off",
     tta: bool = False,
-) -> Tensor:
-    """The class probabilities of one prepared slice, float32 ``(C, H, W)``, as ``predict`` yields them."""
+) -> Found:
+    """What is found in one prepared slice, as ``predict`` yields it."""
     model.eval().to(device)
     with torch.inference_mode():
         [found] = _maps(model, image[None].to(device), preprocessing, precision, tta)
-        return preprocessing.undo(found, placement).cpu()
+        return found._replace(probabilities=preprocessing.undo(found.probabilities, placement).cpu())
 
 
 @torch.inference_mode()
@@ -70,19 +78,27 @@ def _predict_batches(
     device: torch.device,
     precision: str,
     tta: bool,
-) -> Iterator[list[Tensor]]:
+) -> Iterator[list[Found]]:
     placements = iter(slices.placements)
     for images in batches:
         maps = _maps(model, images.to(device), slices.preprocessing, precision, tta)
-        yield [slices.preprocessing.undo(found, next(placements)).cpu() for found in maps]
+        yield [
+            found._replace(probabilities=slices.preprocessing.undo(found.probabilities, next(placements)).cpu())
+            for found in maps
+        ]
 
 
-def _maps(model: nn.Module, images: Tensor, preprocessing: Preprocessing, precision: str, tta: bool) -> Tensor:
-    """Class probabilities ``(N, C, size, size)`` of prepared images on the device."""
+def _maps(model: nn.Module, images: Tensor, preprocessing: Preprocessing, precision: str, tta: bool) -> list[Found]:
+    """What is found in prepared images, class probabilities ``(C, size, size)`` on the device."""
     with autocast(images.device, precision):
-        if tta:
-            return _averaged_over_views(model, images, preprocessing.mirror_axis)
-        return _probabilities(model, images)
+        pairs = _views(model, images, preprocessing.mirror_axis) if tta else [[_probabilities(model, images)]]
+        views = [view for pair in pairs for view in pair]
+        mean = torch.stack([torch.stack(pair).sum(dim=0) for pair in pairs]).sum(dim=0) / len(views)
+        lesion = torch.stack(views, dim=1)[:, :, 1:].sum(dim=2)
+        return [
+            Found(probabilities, Agreement.of(each, probabilities[1:].sum(dim=0)))
+            for probabilities, each in zip(mean, lesion, strict=True)
+        ]
 
 
 def _ahead(items: Iterable[T]) -> Iterator[T]:
@@ -96,14 +112,15 @@ def _ahead(items: Iterable[T]) -> Iterator[T]:
 
 
 def _probabilities(model: nn.Module, images: Tensor) -> Tensor:
-    return model(images).float().softmax(dim=1)
+    return (model(images).float() / getattr(model, "temperature", 1.0)).softmax(dim=1)
 
 
-def _averaged_over_views(model: nn.Module, images: Tensor, mirror: int | None) -> Tensor:
+def _views(model: nn.Module, images: Tensor, mirror: int | None) -> list[list[Tensor]]:
+    """The probabilities of images and their mirror images, flipped back; of four rotations if the axis is unknown."""
     quarters, axis = (range(4), -1) if mirror is None else (range(1), mirror)
-    total = torch.zeros((), device=images.device)
+    pairs = []
     for turns in quarters:
         view = images.rot90(turns, (-2, -1))
-        both = _probabilities(model, view) + _probabilities(model, view.flip(axis)).flip(axis)
-        total = total + both.rot90(-turns, (-2, -1))
-    return total / (2 * len(quarters))
+        pair = [_probabilities(model, view), _probabilities(model, view.flip(axis)).flip(axis)]
+        pairs.append([found.rot90(-turns, (-2, -1)) for found in pair])
+    return pairs

@@ -1,5 +1,6 @@
 """``Predictor`` finds lesions in slices and scans, given checkpoints."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,8 @@ from utils.checkpoint import load_model
 from utils.config import PredictionConfig
 from utils.device import choose_device, choose_precision
 from utils.fields import check
-from utils.inference.maps import predict, predict_one
+from utils.inference.agreement import Agreement
+from utils.inference.maps import Found, predict, predict_one
 from utils.lesions import lesion_map, lesion_mask
 from utils.output.console import warn
 
@@ -36,11 +38,12 @@ RATHER, MOST = 64, 0.5  # of 255, and of the pixels of a slice above it
 class Prediction:
     """The prediction for a slice: the probability of each class, float32 ``(C, H, W)``, at its own size.
 
-    frame: how the slice was cropped.
+    frame: how the slice was cropped. agreement: of the views or the networks, if known.
     """
 
     probabilities: Tensor
     frame: Frame = WHOLE
+    agreement: Agreement | None = None
 
     @cached_property
     def map(self) -> np.ndarray:
@@ -55,6 +58,11 @@ class Prediction:
     def mask_at(self, threshold: float) -> np.ndarray:
         """Pixels where the probability of lesion is above ``threshold``, in [0, 1); bool ``(H, W)``."""
         return lesion_mask(self.map, threshold)
+
+    @property
+    def reliability(self) -> float:
+        """How far views or networks agree, in [0, 1]: low where the mask is likely wrong; NaN: unknown."""
+        return self.agreement.dice if self.agreement else math.nan
 
     @property
     def note(self) -> str:
@@ -114,7 +122,7 @@ class Predictor:
             predict_one(each.model, image, each.preprocessing, place, **self._options(each))
             for each, (image, place) in zip(self._networks, prepared, strict=True)
         ]
-        return Prediction(_mean(found), prepared[0][1].frame)
+        return _together(found, prepared[0][1].frame)
 
     def predict_scan(self, scan: Path | str | np.ndarray, *, window: tuple[float, float] | None = None) -> np.ndarray:
         """Find the lesions of a scan: a path (NIfTI, NRRD, a DICOM folder) or axial slices ``(S, H, W)`` in HU.
@@ -140,12 +148,13 @@ class Predictor:
         """``predict_scan`` of slices known to be in HU; ``note``: what is known of the scan already."""
         framing = (each.preprocessing for each in self._networks if each.preprocessing.align_frame)
         shown = ScanSlices(slices, next(framing, self.preprocessing), window=window)
-        maps, doubts = np.zeros(slices.shape, np.uint8), Counter[str]()
+        maps, doubts, agreements = np.zeros(slices.shape, np.uint8), Counter[str](), []
         for index, found in zip(shown.indices, self.predict_slices(shown), strict=True):
             maps[index] = found.map
             doubts.update(filter(None, [found.doubt]))
+            agreements += [found.agreement] if found.agreement else []
         doubt = "; ".join(f"{doubt} ({times} slices)" for doubt, times in doubts.items())
-        return ScanPrediction(maps, shown, one_note(note, shown.note, doubt))
+        return ScanPrediction(maps, shown, one_note(note, shown.note, doubt), Agreement.of_all(agreements))
 
     def read(self, files: list[Path], *, cache_gb: float = 4.0) -> UnlabeledSlices:
         """The slices of these files, prepared for ``predict_slices``."""
@@ -159,7 +168,7 @@ class Predictor:
             for each in self._networks
         ]
         for placement, *of_networks in zip(slices.placements, *found, strict=True):
-            yield Prediction(_mean(of_networks), placement.frame)
+            yield _together(of_networks, placement.frame)
 
     @property
     def scan_options(self) -> dict[str, Any]:
@@ -203,11 +212,18 @@ class Predictor:
 
 
 class ScanPrediction(NamedTuple):
-    """The prediction for a scan: the lesion map uint8 ``(S, H, W)``, what was predicted, and what may be wrong."""
+    """The prediction for a scan: the lesion map uint8 ``(S, H, W)``, what was predicted, what may be wrong, and how far
+    views or networks agree; None if no slice was predicted."""
 
     map: np.ndarray
     slices: ScanSlices
     note: str
+    agreement: Agreement | None
+
+    @property
+    def reliability(self) -> float:
+        """As that of a slice."""
+        return self.agreement.dice if self.agreement else math.nan
 
 
 class _Network(NamedTuple):
@@ -216,8 +232,13 @@ class _Network(NamedTuple):
     tta: bool
 
 
-def _mean(maps: Sequence[Tensor]) -> Tensor:
-    return maps[0] if len(maps) == 1 else torch.stack(list(maps)).mean(dim=0)
+def _together(found: Sequence[Found], frame: Frame) -> Prediction:
+    """The prediction of one network, or the mean of several."""
+    if len(found) == 1:
+        return Prediction(found[0].probabilities, frame, found[0].agreement)
+    maps = torch.stack([each.probabilities for each in found])
+    mean = maps.mean(dim=0)
+    return Prediction(mean, frame, Agreement.of(maps[:, 1:].sum(dim=1), mean[1:].sum(dim=0)))
 
 
 def _checked(hu: np.ndarray) -> np.ndarray:

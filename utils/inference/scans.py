@@ -27,12 +27,14 @@ def scans_at(path: Path, truths: Path | None = None) -> list[Scan]:
 
 
 class PredictedScan(NamedTuple):
-    """A scan with its volume, its lesion map uint8 ``(S, H, W)``, its true lesions or None, and notes on it."""
+    """A scan with its volume, its lesion map uint8 ``(S, H, W)``, its true lesions or None, the reliability of the map,
+    and notes on it."""
 
     scan: Scan
     volume: Volume
     soft: np.ndarray
     truth: np.ndarray | None
+    reliability: float
     note: str
 
 
@@ -56,15 +58,14 @@ def predict_scans(
         except FileError as error:
             left_out.append(error)
             continue
-        soft, slices, note = predictor.predict_hu(
-            volume.slices, window=predictor.config.window, note=one_note(volume.note, note)
-        )
+        found = predictor.predict_hu(volume.slices, window=predictor.config.window, note=one_note(volume.note, note))
+        soft, note = found.map, found.note
         if np.count_nonzero(lesion_mask(soft, 0.5)) * volume.geometry.voxel_ml > LARGEST_LUNGS_ML:
             note = one_note(note, "more lesion than lungs can hold")
-        tqdm.write(f"{'':<11} {_describe(slices)}")
+        tqdm.write(f"{'':<11} {_describe(found.slices)}")
         if note:
             warn(note)
-        yield PredictedScan(scan, volume, soft, truth, note)
+        yield PredictedScan(scan, volume, soft, truth, found.reliability, note)
 
 
 def _describe(slices: ScanSlices) -> str:

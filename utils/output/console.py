@@ -9,6 +9,7 @@ from tqdm import tqdm
 from data.datasets import LesionSlices, UnlabeledSlices
 from data.errors import listed, printable
 from data.io.reading import Reading
+from utils.output.folder import in_order_of_review
 
 NEARLY_BLACK = 0.05  # mean gray of 1; chest CT in a lung window has about 0.4
 WINDOW = "window them first, or give 16-bit slices in Hounsfield units (README.md, Your own data)"
@@ -61,6 +62,13 @@ def report_notes(rows: Sequence[dict]) -> None:
             names[row["note"]].append(row["image"])
     for note, images in names.items():
         warn(f"{note}: {listed(images)}")
+
+
+def report_review(rows: Sequence[dict]) -> None:
+    """Print which masks to look at first, if there are many."""
+    if len(rows) > 1:
+        first = [f"{row['image']} ({row['reliability']:.2f})" for row in in_order_of_review(rows)]
+        print(f"{'review':<11} in the order of reliability, lowest first: {printable(listed(first))}")
 
 
 def warn(message: str) -> None:

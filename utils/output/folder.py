@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import re
 import tempfile
@@ -60,6 +61,11 @@ def holds_something(folder: Path) -> bool:
     return any(f.is_dir() or f.stat().st_size for f in files)
 
 
+def in_order_of_review(rows: Sequence[dict]) -> list[dict]:
+    """Rows of a table with those first whose masks are most likely wrong, by their ``reliability``."""
+    return sorted(rows, key=lambda row: -1.0 if math.isnan(row["reliability"]) else row["reliability"])
+
+
 def append_row(path: Path, row: dict) -> None:
     """Append a row to a CSV file; the first one adds the header."""
     with path.open("a", encoding="utf-8", errors="backslashreplace", newline="") as file:
@@ -77,7 +83,7 @@ class ResultFolder:
     if the folder contains other files, or files that the run ``reads``.
     """
 
-    SUBFOLDERS = ("prob", "compare", "overlay", "figures")
+    SUBFOLDERS = ("prob", "uncertainty", "compare", "overlay", "figures")
     TABLES = ("summary.json", "table.md", "table.tex")
     PICTURES = re.compile(r"page_\d+\.png|dice\.png|worst_and_best\.png")
 
@@ -148,6 +154,8 @@ class ResultFolder:
         """Write ``summary.json``: the origin, the summary of all images, and the notes on some, by name."""
         if notes := {row["image"]: row["note"] for row in self.rows if row.get("note")}:
             summary = summary | {"notes": notes}
+        if self.rows and "reliability" in self.rows[0]:
+            summary = summary | {"review": [row["image"] for row in in_order_of_review(self.rows)]}
         write_whole(self.folder / "summary.json", json.dumps(self._origin | summary, indent=2) + "\n")
 
     def _stop_unless_from_the_same_inputs(self) -> None:

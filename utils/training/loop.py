@@ -15,6 +15,7 @@ from data.errors import InputError, Stopped
 from models import config_of
 from utils.config import TrainingConfig
 from utils.evaluation.metrics import scores
+from utils.inference.calibration import calibrate
 from utils.inference.predictor import Predictor
 from utils.lesions import lesions
 from utils.output.console import warn
@@ -55,6 +56,8 @@ def fit(
     config.validate()
     check_start(config, start)
     batches, folder = method.batches, config.save_folder
+    if config.calibrate and validation is None:
+        raise InputError("--calibrate: needs slices to validate on; give --val_fraction, or --val_img_path")
     if len(batches) == 0:
         raise InputError(f"--batchsize {config.batchsize}: fewer training slices than that; lower it or add slices")
     prepare_folder(folder)
@@ -103,6 +106,9 @@ def fit(
             if end and epoch < config.epoch:
                 raise Stopped(f"after epoch {epoch}, go on with --resume {last}", stop.signal)
     _report_end(training, config, best, validated=validation is not None)
+    if config.calibrate and validation is not None:
+        found = calibrate(folder / "best.pth", validation.files, config.reading, device=device, amp=amp)
+        print(f"temperature {found.temperature:.2f}: calibration error {found.before:.4f} -> {found.after:.4f}")
 
 
 def _begin(

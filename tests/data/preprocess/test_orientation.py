@@ -89,9 +89,9 @@ def test_maps_are_rotated_back(chests, typical, tmp_path, tta):
     Image.fromarray(stored).save(tmp_path / "slice.png")
     slices = UnlabeledSlices([tmp_path / "slice.png"], replace(PLAIN, typical_slice=typical))
     assert slices.placements == [Placement(1, 48, 64)]
-    [found] = predict(model, slices, device=torch.device("cpu"), tta=tta)
+    [(found, _)] = predict(model, slices, device=torch.device("cpu"), tta=tta)
     plain = UnlabeledSlices([tmp_path / "slice.png"], PLAIN)
-    [wanted] = predict(model, plain, device=torch.device("cpu"))
+    [(wanted, _)] = predict(model, plain, device=torch.device("cpu"))
     assert found.shape == (2, 48, 64) and torch.allclose(found, wanted, atol=1e-5)
 
 
@@ -106,10 +106,12 @@ def test_mirror_images_are_averaged(typical, chests, tmp_path):
     model.forward = forward
     Image.fromarray(chests[0]).save(tmp_path / "slice.png")
     slices = UnlabeledSlices([tmp_path / "slice.png"], replace(PLAIN, typical_slice=typical))
-    [found] = predict(model, slices, device=torch.device("cpu"), tta=True)
+    [(found, agreement)] = predict(model, slices, device=torch.device("cpu"), tta=True)
+    assert agreement.dice == 1 and len(agreement.areas) == 2
     assert len(seen) == 2 and torch.equal(seen[0], seen[1].flip(-1))
-    [plain] = predict(model, slices, device=torch.device("cpu"))
+    [(plain, agreement)] = predict(model, slices, device=torch.device("cpu"))
     assert torch.allclose(found, plain, atol=1e-6)  # pixel by pixel, hence the same in both, and back in place
+    assert len(agreement.areas) == 1
 
 
 @pytest.mark.parametrize("turns", range(4))

@@ -264,7 +264,7 @@ def test_averaging_over_views_makes_predictions_rotate_with_the_slice(phantom, c
 
     def turned_back(tta):
         maps = predict(model, slices, device=torch.device("cpu"), tta=tta)
-        for path, probabilities in zip(slices.files, maps, strict=True):
+        for path, (probabilities, _) in zip(slices.files, maps, strict=True):
             if path.stem.endswith("flipped"):
                 probabilities = probabilities.flip(-2)
             yield probabilities.rot90(-int(path.stem[0]), (-2, -1))

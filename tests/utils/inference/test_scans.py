@@ -15,6 +15,8 @@ from data.phantom.volumes import ORIENTATIONS
 from data.scans import find_scans
 from models import build_model
 from utils.evaluation.scans import burden, score_scan
+from utils.inference.agreement import Agreement
+from utils.inference.maps import Found
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,8 @@ def perfect_network(monkeypatch):
             if np.array_equal(slices.hu, hu):
                 break
         for mask in lesions:
-            yield torch.from_numpy(np.stack([~mask, mask])).float() * 0.8 + 0.1
+            found = torch.from_numpy(np.stack([~mask, mask])).float() * 0.8 + 0.1
+            yield Found(found, Agreement.of(found[1:], found[1]))
 
     monkeypatch.setattr("utils.inference.predictor.predict", predict)
 

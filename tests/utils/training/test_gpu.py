@@ -74,7 +74,8 @@ def test_predictions_follow_float32_on_the_cpu(precision, tmp_path):
     model.eval()
     expected = list(predict(copy.deepcopy(model), slices, device=CPU, tta=True))
     found = list(predict(model, slices, device=DEVICE, batchsize=2, precision=precision, tta=True))
-    for ours, theirs in zip(found, expected, strict=True):
+    for (ours, agreement), (theirs, other) in zip(found, expected, strict=True):
+        assert abs(agreement.dice - other.dice) < 0.05
         assert ours.shape == theirs.shape and ours.dtype == torch.float32 and ours.device == CPU
         assert (ours - theirs).abs().max() < 0.02
 
