@@ -21,6 +21,7 @@ PSEUDO_MASKS = "Pos-Mask"  # of the unlabeled slices, by fake_labels_generator.p
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 SCAN_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd")
 
+PACKED = (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar")
 MASK_AFFIXES = ("_mask", "_seg", "_label", "_gt", "_lesion", "_infection", "-mask", "-seg", "_masks", "_segmentation")
 
 Pair = tuple[Path, Path]
@@ -54,8 +55,10 @@ def list_slices(folder: Path) -> list[Path]:
 def _where_instead(folder: Path) -> str:
     """What to do about a folder without images."""
     child = next((c for c in files_of(folder) if any(file.suffix.lower() in SUFFIXES for file in files_of(c))), None)
+    if packed := [file.name for file in files_of(folder) if file.suffix.lower() in PACKED]:
+        return f"unpack {packed[0]} and give the folder that comes out"
     if child is None:
-        return f"expected {' '.join(SUFFIXES)}"
+        return f"expected {' '.join(SUFFIXES)}, a scan or DICOM files"
     return (
         f"its sub-folders have some, such as {child.name}: name one of these, or bring all slices to the folders for "
         f"training by `python -m data.prepare slices --images '{folder}/*/*'` with --masks and --out"
@@ -107,9 +110,10 @@ def match(
                 f"no file of {first}, such as {one.name}, has a partner in {second}, such as {other.name}; "
                 f"give {kinds[0]} and {kinds[1]} the same name"
             )
-        key = next(key for key in keys if key in others)
-        example = f"{keys[key].name} with {others[key].name}"
-        print(f"{'pairs':<11} {len(keys)} by what their names differ in, such as {example}")
+        if keys.keys() == others.keys():
+            key = next(iter(keys))
+            example = f"{keys[key].name} with {others[key].name}"
+            print(f"{'pairs':<11} {len(keys)} by what their names differ in, such as {example}")
     problems = []
     for some, folder, counterparts, other_folder, kind in (
         (keys, first, others, second, kinds[1]),

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from data.errors import InputError
-from data.folders import SUFFIXES, bare_case, case_of, files_of
+from data.errors import InputError, listed, one_note
+from data.folders import PACKED, SUFFIXES, bare_case, case_of, files_of
 from data.io.volumes import is_volume
 
 
@@ -53,8 +53,23 @@ def find_scans(path: Path, truths: Path | None = None) -> Found:
         raise InputError(
             f"{path}: two scans named {', '.join(doubled)}; their masks would be one file, rename one of each"
         )
-    note = f"{len(slices)} slices beside the scans, such as {slices[0].name}, are left out" if slices and scans else ""
+    notes = [f"{len(slices)} slices beside the scans, such as {slices[0].name}, are left out"] if slices else []
+    if unused := _unused(path, found):
+        notes.append(f"no scan that can be read in {listed(unused)}; unpack what is packed")
+    note = one_note(*notes) if scans else ""
     return Found(_with_truths(scans, truths) if truths and scans else scans, note)
+
+
+def _unused(folder: Path, scans: Sequence[Path]) -> list[str]:
+    """The names of what a folder has beside scans, slices and notes: packed files, and folders without a scan."""
+    used = {part for scan in scans for part in (scan, *scan.parents)}
+    return [
+        child.name
+        for child in files_of(folder)
+        if child not in used
+        and (any(files_of(child)) if child.is_dir() else child.suffix.lower() in PACKED and not is_volume(child))
+        and not _volumes_in(child)
+    ]
 
 
 def _with_truths(scans: Sequence[Scan], truths: Path) -> list[Scan]:

@@ -67,7 +67,9 @@ def read_checkpoint(path: Path) -> dict:
         content = _from_state_dict(path, content)
     elif (reason := _why_refused(content)) is not None:
         raise InputError(f"{path}: {reason}; download or copy it again")
-    content["weights"] = bare_weights(content["weights"]) or {}
+    if (weights := bare_weights(content["weights"])) is None:
+        raise InputError(f"{path}: its weights are no tensors; save the state dict of the network")
+    content["weights"] = weights
     _check_weights(path, content["weights"])
     return content
 
@@ -77,14 +79,17 @@ def _load(path: Path) -> dict:
         raise InputError(f"{path}: can't be opened (not a file); give the path of a .pth file")
     try:
         with path.open("rb") as file:
-            start = file.read(2)
-        damaged = zipfile.ZipFile(path).testzip() if start == b"PK" else None
+            start = file.read(64)
+        damaged = zipfile.ZipFile(path).testzip() if start.startswith(b"PK") else None
     except OSError as error:
         raise InputError(
             f"{path}: can't be opened ({error.strerror}); give the path of a .pth file, or {NAMES}"
         ) from error
     except Exception as error:  # a damaged archive can make zipfile raise almost anything
         raise InputError(f"{path}: damaged, or not a state dict by torch.save; copy it again, or save one") from error
+    if start.startswith((b"version https://git-lfs", b"<")):
+        kind = "a web page" if start.startswith(b"<") else "a pointer of Git LFS"
+        raise InputError(f"{path}: is {kind}, not the file itself; download it again")
     if damaged:
         raise InputError(f"{path}: damaged ({damaged} has another checksum); download or copy it again")
     try:
@@ -155,12 +160,18 @@ def _why_no_run(run: dict) -> str | None:
 
 
 def _check_weights(path: Path, weights: dict[str, Tensor]) -> None:
-    """Raise InputError if weights are larger than the file, as an expanded tensor can be, or not finite."""
+    """Raise InputError if weights are larger than the file, as an expanded tensor can be, or can't be weights."""
+    if sparse := [name for name, weight in weights.items() if weight.layout != torch.strided]:
+        raise InputError(f"{path}: its weights are sparse ({sparse[0]}); save them dense")
     stored = sum(weight.numel() * weight.element_size() for weight in weights.values())
     if stored > MOST_EXPANDED * path.stat().st_size:
         raise InputError(f"{path}: damaged, its weights are larger than the file; download or copy it again")
     if bad := [name for name, weight in weights.items() if not weight.isfinite().all()]:
         raise InputError(f"{path}: its weights are NaN or infinite ({bad[0]}); use an earlier checkpoint of that run")
+    if bad := [name for name, weight in weights.items() if name.endswith("running_var") and weight.min() < 0]:
+        raise InputError(f"{path}: damaged, a variance is negative ({bad[0]}); use an earlier checkpoint of that run")
+    if weights and not any(weight.any() for weight in weights.values() if weight.dim() == 4):
+        raise InputError(f"{path}: its weights are all 0; use an earlier checkpoint of that run")
 
 
 def located(path: Path | str) -> Path:

@@ -14,6 +14,11 @@ OFFSETS = (0, 1024, 2**15)  # that are added to HU where values can't be negativ
 SLACK = 1e-3  # beyond [0, 1], by interpolation
 ENOUGH = 2**20  # voxels to judge a volume by
 GAP = 100  # between padding and the lowest value that was measured
+HIGHEST, FAR = (2**15 - 1, 2**16 - 1), 2**12  # values that pad, and their distance to those that do not
+SMALLEST_SIDE = 16  # pixels of a slice with corners
+DARK = 0.1  # of the range of values: air is within it
+NEARLY_ALL, LEAST_AROUND = 0.95, 0.05  # of the corners that have the value; of the voxels around a field of view
+NEGATIVE = -100  # HU + 1024 does not have such values, but for a few that are interpolated
 SIGN = 2**15  # 16-bit values from here on are negative ones, read without their sign
 
 
@@ -44,6 +49,7 @@ def to_hounsfield(
     removed that leaves a CT of a chest; ``offset``: this one.
     """
     values, unwrapped = _with_sign(values.astype(np.float32))
+    padding, filled = _in_corners(values, _beyond_all(values, padding))
     padding = _darker_than_air(values, padding)
     measured = values if padding is None or padding.all() else values[~padding]
     low, high = measured.min(), measured.max()
@@ -59,7 +65,7 @@ def to_hounsfield(
         assumed = f"values from {low:g} to {high:g}, interpreted as HU + {offset}"
     if padding is not None:
         values[padding] = AIR
-    return np.maximum(values, AIR, out=values), one_note(unwrapped, assumed)
+    return np.maximum(values, AIR, out=values), one_note(unwrapped, filled, assumed)
 
 
 def _with_sign(values: np.ndarray) -> tuple[np.ndarray, str]:
@@ -69,6 +75,32 @@ def _with_sign(values: np.ndarray) -> tuple[np.ndarray, str]:
     if not high.any() or high.all() or values[high].min() - values[~high].max() < SIGN / 4:
         return values, ""
     return np.where(high, values - 2 * SIGN, values), f"values of {SIGN} and more interpreted as negative ones"
+
+
+def _beyond_all(values: np.ndarray, padding: np.ndarray | None) -> np.ndarray | None:
+    """The padding, bool, with all voxels of the highest value of 16 bits, if the next one is far below it."""
+    high = values.max()
+    if high not in HIGHEST or high - values.max(initial=-np.inf, where=values < high) < FAR:
+        return padding
+    return values == high if padding is None else padding | (values == high)
+
+
+def _in_corners(values: np.ndarray, padding: np.ndarray | None) -> tuple[np.ndarray | None, str]:
+    """The padding, bool, with what surrounds a round field of view: one value, not that of air, in the corners of
+    nearly all slices ``(S, H, W)``; and a note."""
+    if values.ndim != 3 or min(values.shape[1:]) < SMALLEST_SIDE:
+        return padding, ""
+    corners = values[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    value = float(np.median(corners))
+    air = values.min() + (values.max() - values.min()) * DARK
+    if value <= air or (corners == value).mean() < NEARLY_ALL:
+        return padding, ""
+    from data.preprocess.lungs import air_in_corners  # it imports SciPy
+
+    around = np.stack([air_in_corners(section == value) for section in values])
+    if around.mean() < LEAST_AROUND:
+        return padding, ""
+    return around if padding is None else padding | around, f"{value:g} around the slices interpreted as padding"
 
 
 def _darker_than_air(values: np.ndarray, padding: np.ndarray | None) -> np.ndarray | None:
@@ -86,5 +118,7 @@ def _darker_than_air(values: np.ndarray, padding: np.ndarray | None) -> np.ndarr
 def _offset_of(values: np.ndarray) -> int:
     """What was added to Hounsfield units: the first of OFFSETS without which they can be those of a chest."""
     few = sample(values)
+    if np.quantile(few, 0.001) < NEGATIVE:
+        return 0
     likely = (offset for offset in OFFSETS if not why_no_ct(few - np.float32(offset)))
     return next(likely, 1024 if values.min() >= 0 else 0)

@@ -21,6 +21,7 @@ MOST_PIXELS = 64_000_000
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # ours is an error, and below it
 NEARLY = 1e-3  # rounding of values that should be whole numbers, or in [0, 1]
 ORIENTATION = 0x0112  # a tag of EXIF, which Pillow heeds in TIFF only
+COLOURED = (2, 4, 6)  # types of PNG with more than one channel
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, which Pillow heeds for 8 bits only
 
 File = TypeVar("File")
@@ -123,18 +124,20 @@ def read_mask(path: Path, reading: Reading = AS_STORED, *, pseudo: bool = False)
     return Image.fromarray(classes)
 
 
-def read_map(path: Path) -> np.ndarray:
+def read_map(path: Path, most: float = 1.0) -> np.ndarray:
     """A saved prediction of any model, ``(H, W)``: uint8 or uint16 gray levels as stored.
 
-    Floats in [0, 1] become 8 bits, a mask in one colour 0 and 255, transparent pixels 0. Raises FileError if the file
-    can't be read or is a colour picture.
+    Floats in [0, ``most``] become 8 bits, a mask in one colour 0 and 255, transparent pixels 0. Raises FileError if the
+    file can't be read or is a colour picture.
     """
     image = _open(path)
     if image.mode == "F":
-        share = np.asarray(image)
+        share = np.asarray(image) / most
         if not (share.min() >= -NEARLY and share.max() <= 1 + NEARLY):
-            detail = f"floats from {share.min():g} to {share.max():g}"
-            raise FileError(path, "not a map", "save maps as 8 or 16 bits, or as floats in [0, 1]", detail)
+            advice = "save floats in [0, 1], or say by --map_max which value is certainty"
+            low, high = most * share.min(), most * share.max()
+            detail = f"floats from {low:g} to {high:g}" if np.isfinite(share).all() else "some are NaN or infinite"
+            raise FileError(path, "not a map", advice, detail)
         return np.round(255 * share.clip(0, 1)).astype(np.uint8)
     if image.mode.startswith("I"):
         gray = np.asarray(image)
@@ -146,10 +149,17 @@ def read_map(path: Path) -> np.ndarray:
     *channels, alpha = np.moveaxis(np.asarray(_converted(image, "RGBA", path)), -1, 0)
     if all(np.array_equal(channels[0], channel) for channel in channels[1:]):
         return _seen(channels[0], alpha)
+    if len(np.unique(alpha)) > 2 and all(len(np.unique(channel)) == 1 for channel in channels):
+        return alpha  # one colour, laid over the slice as opaque as lesion is likely
     colours = _colours(image, path)
     if len(np.unique(colours)) > 2 or colours.min() > 0:
         raise FileError(path, "a colour picture, not a map or mask", "give the folder of the masks, not of overlays")
     return np.where(colours > 0, 255, 0).astype(np.uint8)
+
+
+def has_floats(path: Path) -> bool:
+    """Whether a saved prediction is stored as floats."""
+    return _open(path).mode == "F"
 
 
 def read_lungs(path: Path) -> Image.Image:
@@ -207,12 +217,18 @@ def _colours(image: Image.Image, path: Path) -> np.ndarray:
         whole = np.round(values)
         if not (np.isfinite(values).all() and np.abs(values - whole).max() <= NEARLY):
             detail = f"fractions from {values.min():g} to {values.max():g}"
+            detail = detail if np.isfinite(values).all() else "some are NaN or infinite"
             raise FileError(path, "not a mask of two classes", "threshold it by --mask_threshold 0.5", detail)
         return whole.astype(np.int64)
     if image.mode in ("1", "L"):
         return np.asarray(image.convert("L")).astype(np.int64)
     rgba = np.asarray(_converted(image, "RGBA", path)).astype(np.int64)
     red, green, blue, alpha = np.moveaxis(rgba, -1, 0)
+    if len(np.setdiff1d(alpha, [0])) > 1:
+        raise FileError(path, "not a mask of two classes", "use --mask_threshold 0.5", "soft transparency")
+    if image.mode == "P" and len(np.unique(np.asarray(image))) > len(np.unique(rgba.reshape(-1, 4), axis=0)):
+        advice = "give each class a colour of its own"
+        raise FileError(path, "a mask with two palette entries of one colour", advice)
     return _seen((red << 16) + (green << 8) + blue, alpha)
 
 
@@ -235,6 +251,12 @@ def _open(path: Path) -> Image.Image:
     stop_unless_file(path, "image")
     try:
         # Given a path, Pillow maps uncompressed TIFF into memory, and mixes its pixels up if it is turned by a quarter.
+        with path.open("rb") as file:
+            start = file.read(26)
+        if not start:
+            raise FileError(path, "is empty", "export or copy it again")
+        if start[:4] == b"\x89PNG" and start[24:25] == b"\x10" and start[25] in COLOURED:
+            raise FileError(path, "has colours of 16 bits, of which 8 would be lost", "save it as gray of 16 bits")
         with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
             if (pages := getattr(image, "n_frames", 1)) > 1:
                 raise FileError(path, "not a single slice", "save each page as a file of its own", f"{pages} pages")

@@ -1,6 +1,7 @@
 """Read NRRD and MetaImage volumes with SimpleITK, after a look at their headers, which ITK trusts."""
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -14,6 +15,7 @@ from data.io.geometry import Geometry
 HEADER = 2**16  # bytes that hold any header
 NRRD, META = (".nrrd", ".nhdr"), (".mha", ".mhd")
 LARGEST = 2**34  # voxels
+SPACING = ("elementspacing", "elementsize", "spacedirections", "spacings")  # any of them, by format
 BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 8, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
 
 
@@ -28,7 +30,7 @@ def itk() -> ModuleType:
 
 def read_itk(path: Path) -> tuple[np.ndarray, Geometry]:
     """Voxels ``(X, Y, Z)`` and their geometry. Raises FileError if the file is damaged or not one 3-D volume."""
-    _check_header(path)
+    knows_spacing = _check_header(path)
     try:
         image = itk().ReadImage(str(path))
     except RuntimeError as error:
@@ -43,11 +45,14 @@ def read_itk(path: Path) -> tuple[np.ndarray, Geometry]:
     affine[:3, 3] = image.GetOrigin()
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
         raise FileError(path, "its header gives no positions of voxels", "export it again", "zero or not finite")
-    return itk().GetArrayFromImage(image).T, Geometry(image.GetSize(), affine)
+    return itk().GetArrayFromImage(image).T, Geometry(image.GetSize(), affine, knows_spacing)
 
 
-def _check_header(path: Path) -> None:
-    """Raise FileError for headers with absurd sizes, and for data that are missing or cut off."""
+def _check_header(path: Path) -> bool:
+    """Whether the header tells the spacing of voxels.
+
+    Raises FileError for headers with absurd sizes, and for data that are missing, cut off, or more than expected.
+    """
     stop_unless_file(path, "volume")
     try:
         with path.open("rb") as file:
@@ -71,20 +76,31 @@ def _check_header(path: Path) -> None:
     if count != 3 and not (count == 4 and size[3] == 1):
         raise FileError(path, "not a 3-D volume", "save each of its volumes as a file of its own", shape)
     if is_meta:
-        _check_meta_data(path, fields, prod(size), len(header))
+        _check_meta_data(path, fields, size, len(header))
+    told = "".join(fields.get(name, "") for name in SPACING)
+    return bool(told) and "nan" not in told.lower()
 
 
-def _check_meta_data(path: Path, fields: dict[str, str], voxels: int, header: int) -> None:
-    """Raise FileError if the voxels of a MetaImage are not all there. header: its length in bytes."""
+def _check_meta_data(path: Path, fields: dict[str, str], size: Sequence[int], header: int) -> None:
+    """Raise FileError if the voxels of a MetaImage are not all there, or more. header: its length in bytes."""
     own = fields.get("elementdatafile", "LOCAL").upper() == "LOCAL"
     data = path if own else path.parent / fields["elementdatafile"].split()[0]
     if not data.is_file():
-        if fields["elementdatafile"].upper().startswith("LIST") or "%" in fields["elementdatafile"]:
+        if fields["elementdatafile"].upper().startswith("LIST"):
+            count = len(path.read_text(encoding="latin-1")[header:].split("\n\n")[0].split())
+            if count not in (1, size[2]) or (count == 1 < size[2] and not fields["elementdatafile"].endswith("3D")):
+                detail = f"its list has {count} files for {size[2]} slices"
+                raise FileError(path, "not a readable volume", "complete the list", detail)
+            return
+        if "%" in fields["elementdatafile"]:
             return  # of several files, which ITK looks for
         raise FileError(path, f"its voxels are in {data.name}, which is missing", "copy both files")
     if fields.get("compresseddata", "False").lower() == "true":
         return
     kind = fields.get("elementtype", "").upper().removeprefix("MET_").removeprefix("U")
-    needed = voxels * BYTES.get(kind, 1) * int(fields.get("elementnumberofchannels", 1))
+    needed = prod(size) * BYTES.get(kind, 1) * int(fields.get("elementnumberofchannels", 1))
     if (missing := needed + own * header - data.stat().st_size) > 0:
         raise FileError(path, "not a readable volume", "copy it again", f"{missing} bytes are missing in {data.name}")
+    if missing < 0 and kind in BYTES and fields.get("headersize", "0") == "0":
+        detail = f"{data.name} has {-missing} bytes more than its header says"
+        raise FileError(path, "not a readable volume", "correct DimSize in the header", detail)

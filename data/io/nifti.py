@@ -1,6 +1,7 @@
 """Read NIfTI volumes, and write masks in the space of any volume as NIfTI."""
 
 import errno
+import gzip
 import zlib
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, Geometry, str, nibabel.Nifti1Hea
             detail = "colours" if kind.fields else f"{kind} numbers"
             raise FileError(path, "has no single value a voxel", "save it as a volume of gray levels", detail)
         voxels = np.asanyarray(image.dataobj).reshape(shape[:3])
+        _check_sum(path)
     except FileError:
         raise
     except (
@@ -56,7 +58,9 @@ def read_nifti(path: Path) -> tuple[np.ndarray, Geometry, str, nibabel.Nifti1Hea
     affine = scale @ np.asarray(image.affine, float)
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
         raise FileError(path, "its header gives no positions of voxels", "set its sform or qform", "zero or not finite")
-    geometry = Geometry(voxels.shape, TO_RAS @ affine)
+    sides = header.get_zooms()[:3]
+    knows_spacing = bool(header["sform_code"] or header["qform_code"] or (min(sides) > 0 and set(sides) != {1.0}))
+    geometry = Geometry(voxels.shape, TO_RAS @ affine, knows_spacing)
     return voxels, geometry, _note(geometry, header, factor), header
 
 
@@ -94,13 +98,24 @@ def _check_suffix(path: Path) -> None:
     stop_unless_file(path, "volume")
     try:
         with path.open("rb") as file:
-            compressed = file.read(2) == GZIP
+            start = file.read(2)
     except OSError as error:
         raise unreadable(path, error, "volume") from error
+    if not start:
+        raise FileError(path, "is empty", "export or copy it again")
+    compressed = start == GZIP
     if compressed != path.name.lower().endswith(".gz"):
         new = path.name.removesuffix(".gz") if not compressed else f"{path.name}.gz"
         state = "is compressed" if compressed else "is not compressed"
         raise FileError(path, f"{state}, unlike its name says", f"rename it to {new}")
+
+
+def _check_sum(path: Path) -> None:
+    """Raise OSError or zlib.error if the checksum of a compressed file is wrong, which is read at its end only."""
+    if path.name.lower().endswith(".gz"):
+        with gzip.open(path) as file:
+            while file.read(2**20):
+                pass
 
 
 def _note(geometry: Geometry, header: nibabel.Nifti1Header, factor: float) -> str:

@@ -26,6 +26,9 @@ NEAR = 0.1  # of a voxel: masks that are closer to their scan have its geometry
 NEARLY = 1e-3  # a label that is closer to a whole number is one
 SAME_PLACE = 1e-3  # of a voxel: the rounding of headers
 SHOWN = 8  # values in an error
+FEW = 6  # values of a volume that is a mask
+SMALLEST = 16  # voxels along a side of a scan
+NARROWEST, WIDEST = 80, 1200  # mm of the two longest sides of a scan
 
 
 @dataclass
@@ -68,6 +71,9 @@ def read_scan(
     if not np.isfinite(volume.slices).all():
         raise FileError(path, "contains voxels that are NaN or infinite", "export it again")
     low, high = volume.slices.min(), volume.slices.max()
+    if not any_values and len(levels := np.unique(volume.slices[:: max(1, len(volume.slices) // 8)])) < FEW:
+        shown = ", ".join(f"{level:g}" for level in levels)
+        raise FileError(path, "has few values, as a mask", "give the scan itself, or use --any_values", shown)
     hu, assumed = to_hounsfield(volume.slices, volume.padding, offset=hu_offset)
     reason = volume.modality and f"modality {volume.modality}, not CT"
     if reason := reason or why_no_ct(sample(hu)):
@@ -75,7 +81,19 @@ def read_scan(
             advice = "give a CT in Hounsfield units, or use --any_values to process it all the same"
             raise FileError(path, "not a CT of a chest", advice, f"{reason}; values from {low:g} to {high:g}")
         reason = f"not a CT of a chest: {reason}"
-    return Volume(hu, volume.geometry, header=volume.header, note=one_note(volume.note, assumed, reason))
+    note = one_note(volume.note, _doubts_on_size(volume), assumed, reason)
+    return Volume(hu, volume.geometry, header=volume.header, note=note)
+
+
+def _doubts_on_size(volume: Volume) -> str:
+    """A note if the file does not tell the size of voxels, or if slices of that size are no chest."""
+    if not volume.geometry.knows_spacing:
+        known = "mL are unknown" in volume.note  # said by the reader
+        return "" if known else "no spacing of voxels in the file, volumes in mL are unknown"
+    sides = sorted(volume.geometry.spacing * volume.geometry.size)[-2:]
+    if max(volume.geometry.size) < SMALLEST or (sides[0] >= NARROWEST and sides[1] <= WIDEST):
+        return ""
+    return f"{sides[0]:.3g} x {sides[1]:.3g} mm are not the size of a chest; check the spacing in the file"
 
 
 def read_labels(path: Path, scan: Volume, scan_path: Path, *, labels: Sequence[int] = ()) -> tuple[np.ndarray, str]:
@@ -103,8 +121,9 @@ def _lesions(path: Path, values: np.ndarray, labels: Sequence[int]) -> np.ndarra
     whole = np.round(values)
     if not (np.isfinite(values).all() and np.abs(values - whole).max() <= NEARLY):
         low, high = values.min(), values.max()
+        detail = f"fractions from {low:g} to {high:g}" if np.isfinite(values).all() else "NaN or infinite values"
         advice = "threshold it and save whole numbers: 0, and one for lesions"
-        raise FileError(path, "a map, not a mask", advice, f"fractions from {low:g} to {high:g}")
+        raise FileError(path, "a map, not a mask", advice, detail)
     found = np.unique(whole).astype(int)
     if labels:
         return np.isin(whole, labels)

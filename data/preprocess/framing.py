@@ -14,6 +14,7 @@ from PIL import Image
 from data.errors import one_note
 from data.preprocess.lungs import (
     SIDE,
+    air_in_corners,
     close_lungs,
     find_body,
     find_in_slice,
@@ -26,6 +27,7 @@ ALL_BODY = 0.9  # of a slice: with more body, it may be cropped to lungs that ar
 LEAST_LUNG = 0.01  # of a slice, to predict it
 PAD = 0.03  # of the box, added at each side
 ASYMMETRY = 1.25  # of the chest wall: a side that is thicker than this times the other one is consolidated lung
+BRIGHTEST, LEAST_OUTSIDE = 8, 0.05  # gray levels below the brightest; share of a slice outside the body
 FLAT, THIN = 16, 0.04  # gray levels within a border; share of the side up to which it is ignored
 SMOOTH = 0.1  # of the height of the lungs, along a scan
 
@@ -73,17 +75,26 @@ def frame_slice(gray: np.ndarray, *, within_lungs: bool = False) -> Frame:
     inner, (height, width) = _without_border(gray), gray.shape
     has_border = inner != (0, 0, width, height)
     body, lungs = find_in_slice(gray[inner.top : inner.bottom, inner.left : inner.right])
+    note = "bright around the body; are the gray levels inverted?" if _is_bright_outside(gray) else ""
     air = float(lungs.mean()) * (inner.bottom - inner.top) * (inner.right - inner.left) / gray.size
     limit = close_lungs(lungs) if within_lungs else body
     limit = _placed(limit, inner, gray.shape) if has_border else limit
     if touches_borders(lungs):
-        return Frame(inner if has_border else None, limit if within_lungs else None, air)
+        return Frame(inner if has_border else None, limit if within_lungs else None, air, note)
     if lungs.mean() < LEAST_LUNG:
         if body.mean() > ALL_BODY:
-            return Frame(air=air, note="no lungs found, not cropped")
-        return Frame(None, np.zeros_like(body), air, "no lungs found, not predicted")
+            return Frame(air=air, note=one_note("no lungs found, not cropped", note))
+        return Frame(None, np.zeros_like(body), air, one_note("no lungs found, not predicted", note))
     left, top, right, bottom = _pixels(_box_edges(body, lungs), (inner.bottom - inner.top, inner.right - inner.left))
-    return Frame(Box(inner.left + left, inner.top + top, inner.left + right, inner.top + bottom), limit, air)
+    return Frame(Box(inner.left + left, inner.top + top, inner.left + right, inner.top + bottom), limit, air, note)
+
+
+def _is_bright_outside(gray: np.ndarray) -> bool:
+    """Whether what reaches the corners of a slice is as bright as anything in it, where air is dark."""
+    small = np.asarray(Image.fromarray(gray).resize((SIDE, SIDE), Image.Resampling.BOX)).astype(int)
+    bright = small >= np.percentile(small, 99) - BRIGHTEST
+    corners = np.count_nonzero(bright[[0, 0, -1, -1], [0, -1, 0, -1]])
+    return bool(corners >= 3 and air_in_corners(bright).mean() > LEAST_OUTSIDE)
 
 
 def _without_border(gray: np.ndarray) -> Box:

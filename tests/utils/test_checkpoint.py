@@ -139,6 +139,30 @@ def test_state_dicts_as_others_save_them(tmp_path, model, kind):
     assert torch.equal(found, model(x)) if kind != "half" else torch.allclose(found, model(x), atol=0.05)
 
 
+def test_weights_that_can_not_be_are_refused(tmp_path, model):
+    weights = model.state_dict()
+    variance = next(name for name in weights if name.endswith("running_var"))
+    kinds = {
+        "a variance is negative": {**weights, variance: -weights[variance]},
+        "its weights are all 0": {name: torch.zeros_like(weight) for name, weight in weights.items()},
+        "its weights are sparse": {name: weight.to_sparse() for name, weight in weights.items()},
+    }
+    for says, changed in kinds.items():
+        torch.save(changed, tmp_path / "m.pth")
+        with pytest.raises(InputError, match=says):
+            load_model(tmp_path / "m.pth")
+    save_checkpoint(tmp_path / "m.pth", content(model) | {"weights": dict.fromkeys(weights, "text")})
+    with pytest.raises(InputError, match="its weights are no tensors"):
+        load_model(tmp_path / "m.pth")
+    for start, says in (
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+        (b"<!DOCTYPE html>", "a web page"),
+    ):
+        (tmp_path / "m.pth").write_bytes(start)
+        with pytest.raises(InputError, match=f"{says}, not the file itself"):
+            load_model(tmp_path / "m.pth")
+
+
 def test_networks_of_three_channels_are_told(tmp_path):
     torch.save(build_model("cares_unet", in_channels=3, base_channels=2).state_dict(), tmp_path / "rgb.pth")
     with pytest.raises(InputError, match=r"rgb\.pth: takes images of 3 channels, slices have one"):

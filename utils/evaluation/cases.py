@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from data.errors import FileError, InputError
+from data.errors import FileError, InputError, listed
 from data.folders import list_slices, pair_by_stem
-from data.io.images import read_all, read_image, read_lungs, read_map, read_mask, size_of
+from data.io.images import has_floats, read_all, read_image, read_lungs, read_map, read_mask, size_of
 from data.io.reading import AS_STORED, Reading
 from data.labels import IGNORED_GRAY
 from utils.evaluation.metrics import SCORES, evaluate, follows_empty_rule
@@ -82,11 +82,12 @@ class Model:
     files: Sequence[Path]
     lesion: int | None = None  # the one gray level of lesions in a folder of masks, None in one of soft maps
     scale: int = 255  # the value of certainty in soft maps
+    most: float = 1.0  # the same in maps of floats
     rows: list[dict] = field(default_factory=list)
 
     def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
         """The map of a case, uint8 ``(H, W)``, resized if need be to a width and height as the field's tools do."""
-        soft = read_map(self.files[index])
+        soft = read_map(self.files[index], self.most)
         if self.lesion is not None:
             soft = (soft == self.lesion) * np.uint8(255)
         elif self.scale == 65535:
@@ -135,13 +136,14 @@ def find_models(
     from its true mask; and if soft maps do not seem to have the scale of their type.
     """
     models = []
+    most = float(scale or 1)
     for name, folder in zip(_names(folders), folders, strict=True):
         truths = [case.truth for case in cases if case.truth]
         map_of = dict(pair_by_stem(truths[0].parent, folder, ("truth", "prediction")))
 
         def look(truth: Path, map_of: dict[Path, Path] = map_of) -> tuple[frozenset[int], bool, int]:
             path, expected = map_of[truth], Case(None, truth).size()
-            soft = read_map(path)
+            soft = read_map(path, most)
             size = soft.shape[::-1]
             if size != expected and not resize:
                 sizes = "{}x{}, the truth {}x{}".format(*size, *expected)
@@ -149,14 +151,28 @@ def find_models(
             return frozenset(np.unique(soft).tolist()), size != expected, int(np.iinfo(soft.dtype).max)
 
         levels, resized, limits = zip(*read_all(look, truths), strict=True)
+        _stop_at_other_scales([map_of[truth] for truth in truths], levels)
         lesion = _level_of_lesions(levels)
-        certain = 255 if lesion is not None else scale or _scale_of(folder, levels, max(limits))
-        model = Model(name, [map_of[truth] for truth in truths], lesion, certain)
+        floats = has_floats(map_of[truths[0]])  # read_map scales them
+        certain = 255 if lesion is not None or floats else scale or _scale_of(folder, levels, max(limits))
+        model = Model(name, [map_of[truth] for truth in truths], lesion, certain, most)
         models.append(model)
         kind = "soft maps" if lesion is None else f"masks of 0 and {lesion}"
         note = f", {sum(resized)} resized to the size of the true mask" if any(resized) else ""
         print(f"{'predictions':<11} {len(cases)} {kind} from {folder}{note}")
     return models
+
+
+def _stop_at_other_scales(files: Sequence[Path], levels: Sequence[frozenset[int]]) -> None:
+    """Raise InputError for a folder of predictions with 0, 1 and 255, or with files of 0 and 1 among others."""
+    found = frozenset().union(*levels)
+    if any(own == {0, 1, 255} for own in levels):
+        raise InputError(f"{files[0].parent}: has 0, 1 and 255, of which one means ignore; save 0 and 255 alone")
+    small = [file.name for file, own in zip(files, levels, strict=True) if own == {0, 1}]
+    if small and max(found) > MOST_CLASSES:
+        raise InputError(
+            f"{files[0].parent}: {listed(small)} of 0 and 1, the others up to {max(found)}; save all on one scale"
+        )
 
 
 def _scale_of(folder: Path, levels: Sequence[frozenset[int]], limit: int) -> int:

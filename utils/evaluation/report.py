@@ -8,6 +8,7 @@ from utils.evaluation.cases import Model
 from utils.evaluation.metrics import THRESHOLD_MEAN
 from utils.evaluation.statistics import compare_paired, summarise, summarise_scores
 from utils.evaluation.tables import aligned, publication_table, text_table
+from utils.output.console import report_shares
 from utils.output.folder import ResultFolder
 
 EMPTY_RULE_IN_WORDS = {
@@ -27,6 +28,9 @@ def report_scores(
         for model in models
     }
     print(f"{'results':<11} {len(rows)} slices; {results.table}")
+    report_shares(rows, of="true_lesion_share")
+    for model in models:
+        report_shares(model.rows, of="lesion_share")
     for model in models:
         shares = ", ".join(f"{_label_of(name)} {_percent(found)}" for name, found in burden[model.name].items())
         print(f"{'burden':<11} {model.name}: {shares}; mean (std)")

@@ -37,8 +37,8 @@ class Fit(NamedTuple):
 def calibrate(path: Path, pairs: Sequence[Pair], reading: Reading = AS_STORED, **settings: Any) -> Calibration:
     """Fit the temperature of a checkpoint on slices that it was not trained on, and keep it in the checkpoint.
 
-    pairs: of images and masks, of which 64 are enough. settings: of ``Predictor``. It can't change the mask of one view
-    of a slice, and hardly that of a mean. Raises InputError if a file can't be read.
+    pairs: of images and masks, of which 64 are enough. settings: of ``Predictor``. It hardly changes masks. Raises
+    InputError if a file can't be read.
     """
     from scipy.optimize import minimize_scalar  # slow to import
 

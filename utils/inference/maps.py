@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data.datasets import ScanSlices, UnlabeledSlices
+from data.errors import InputError
 from data.preprocess.preprocessing import Placement, Preprocessing
 from utils import malloc
 from utils.device import autocast
@@ -94,6 +95,8 @@ def _maps(model: nn.Module, images: Tensor, preprocessing: Preprocessing, precis
         pairs = _views(model, images, preprocessing.mirror_axis) if tta else [[_probabilities(model, images)]]
         views = [view for pair in pairs for view in pair]
         mean = torch.stack([torch.stack(pair).sum(dim=0) for pair in pairs]).sum(dim=0) / len(views)
+        if not mean.isfinite().all():
+            raise InputError("the network's maps are NaN; its weights, or --amp, can't be right: try --amp off")
         lesion = torch.stack(views, dim=1)[:, :, 1:].sum(dim=2)
         return [
             Found(probabilities, Agreement.of(each, probabilities[1:].sum(dim=0)))

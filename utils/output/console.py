@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 from tqdm import tqdm
 
@@ -62,6 +63,16 @@ def report_notes(rows: Sequence[dict]) -> None:
             names[row["note"]].append(row["image"])
     for note, images in names.items():
         warn(f"{note}: {listed(images)}")
+
+
+def report_shares(rows: Sequence[dict], *, of: str) -> None:
+    """Warn if masks of a table can't be right: more lesion than background in most, or no lesion in any true one."""
+    shares = [row[of] for row in rows if of in row]
+    what = "true masks" if of.startswith("true") else "predictions"
+    if shares and median(shares) > 0.5:
+        warn(f"more lesion than background in most {what}; are they inverted?")
+    elif shares and what == "true masks" and not any(shares):
+        warn("no true mask has a lesion; is this the right folder?")
 
 
 def report_review(rows: Sequence[dict]) -> None:

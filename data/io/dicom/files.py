@@ -1,5 +1,7 @@
 """The DICOM files of a folder, and the series that they belong to."""
 
+import re
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 LARGEST_SIDE = 8192  # pixels
+# An element of group 2 or 8, with its type or the length of a short value.
+WITHOUT_PREAMBLE = re.compile(rb"[\x02\x08]\x00.\x00([A-Z]{2}|[\x00-\xff]\x00\x00\x00)", re.DOTALL)
+NO_SLICES = (".txt", ".xml", ".json", ".csv", ".html", ".htm", ".pdf", ".md", ".ini", ".inf", ".exe")
 File = tuple[Path, "Dataset"]
 
 
@@ -27,9 +32,10 @@ def is_dicom(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+            start = file.read(132)
     except OSError:
         return False
+    return start[128:] == b"DICM" or bool(WITHOUT_PREAMBLE.match(start))
 
 
 def dicom_files(path: Path) -> Iterator[Path]:
@@ -37,16 +43,34 @@ def dicom_files(path: Path) -> Iterator[Path]:
     return filter(is_dicom, files_of(path) if path.is_dir() else [path])
 
 
+def other_files(folder: Path) -> list[str]:
+    """The names of files beside DICOM slices that may be slices, too, such as compressed ones."""
+    if not folder.is_dir():
+        return []
+    files = (file for file in files_of(folder) if file.is_file() and file.name.upper() != "DICOMDIR")
+    return [file.name for file in files if not is_dicom(file) and file.suffix.lower() not in (*NO_SLICES, *SUFFIXES)]
+
+
 def read_files(folder: Path, files: Sequence[Path]) -> list[File]:
     """The datasets of all files that have an image. Raises FileError that names every file that can't be read."""
     from pydicom import dcmread
+    from pydicom.dataset import FileMetaDataset
     from pydicom.errors import InvalidDicomError
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     found: list[File] = []
     broken = []
     for file in files:
         try:
-            dataset = dcmread(file, force=file.suffix.lower() in DICOM_SUFFIXES)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of values that a standard forbids
+                dataset = dcmread(file, force=True)
+            if "TransferSyntaxUID" not in getattr(dataset, "file_meta", ()):
+                implicit = dataset.original_encoding[0] is not False
+                dataset.file_meta = FileMetaDataset()
+                dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+            if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+                raise InvalidDicomError("its pixels are floats, which are not read")
             if "PixelData" not in dataset:
                 kind = dataset.get("SOPClassUID", "")
                 if not kind or "Image" in kind.keyword:

@@ -3,6 +3,7 @@
 Headers and stored values are read by pydicom. SimpleITK decompresses what pydicom can't without further packages.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.errors import FileError, listed, one_note, reason_of
-from data.io.dicom.files import choose_series, dicom_files, read_files
+from data.io.dicom.files import choose_series, dicom_files, other_files, read_files
 from data.io.dicom.planes import Plane, planes_of
 
 if TYPE_CHECKING:
@@ -57,8 +58,10 @@ def read_series(path: Path, *, number: int | None = None) -> Stack:
     planes, affine, knows_spacing, placed = _stacked(path, planes)
     values, padding, valued = _values(path, planes)
     modality = planes[0].dataset.get("Modality", "")
-    alone = path.is_file() and (others := len(list(dicom_files(path.parent))) - 1)
-    beside = f"one file only, give its folder for the {others} beside it" if alone else ""
+    alone = path.is_file() and (more := len(list(dicom_files(path.parent))) - 1)
+    beside = f"one file only, give its folder for the {more} beside it" if alone else ""
+    if unknown := other_files(path):
+        beside = f"{len(unknown)} files that are no DICOM left out ({listed(unknown)}); unpack them if they are slices"
     notes = one_note(beside, note, left_out, _other_differences(planes), placed, valued)
     return Stack(values, padding, affine, knows_spacing, notes, modality)
 
@@ -107,7 +110,7 @@ def _stacked(folder: Path, planes: Sequence[Plane]) -> tuple[list[Plane], np.nda
     columns, rows = first.columns, first.rows
     if columns is None or rows is None or any(plane.position is None for plane in planes):
         notes.append("no positions in the files: slices are taken to be upright, from the feet up by their numbers")
-        planes = sorted(planes, key=lambda plane: (plane.number, plane.path, plane.frame))
+        planes = _by_number(folder, planes)
         step = first.thickness if len(planes) == 1 else None
         columns, rows, origin, way = np.eye(3)[0], np.eye(3)[1], np.zeros(3), np.eye(3)[2]
     else:
@@ -129,6 +132,15 @@ def _stacked(folder: Path, planes: Sequence[Plane]) -> tuple[list[Plane], np.nda
     return list(planes), affine, knows_spacing, one_note(*notes)
 
 
+def _by_number(folder: Path, planes: Sequence[Plane]) -> list[Plane]:
+    """Slices without positions in the order of their numbers. Raises FileError if some have none, or the same."""
+    numbers = [(plane.number, plane.frame) for plane in planes]
+    if len(set(numbers)) < len(planes):
+        advice = "export the series again"
+        raise FileError(folder, "its slices have neither positions nor numbers of their own", advice)
+    return sorted(planes, key=lambda plane: (plane.number, plane.frame))
+
+
 def _way_along(positions: np.ndarray, normal: np.ndarray, *, pixel: float) -> tuple[np.ndarray, float, str]:
     """The direction in which slices at these positions ``(S, 3)`` follow each other, their distance, and a note."""
     notes, off = [], positions - positions[0]
@@ -148,8 +160,12 @@ def _stop_at_gaps(folder: Path, planes: Sequence[Plane], places: np.ndarray) -> 
     steps = np.diff(places)
     if not len(steps):
         return
+    if twice := [index for index, step in enumerate(steps) if step < SAME]:
+        pairs = [f"{_name(planes[index])} and {_name(planes[index + 1])}" for index in twice]
+        advice = "leave one of each out, or give each phase in a folder of its own"
+        raise FileError(folder, "slices at the same place", advice, listed(pairs))
     usual = np.median(steps)
-    if steps.max() > MISSING * usual or steps.min() < DOUBLED * usual or usual < SAME:
+    if steps.max() > MISSING * usual or steps.min() < DOUBLED * usual:
         worst = int(np.argmax(np.abs(steps - usual)))
         names = " and ".join(_name(planes[index]) for index in (worst, worst + 1))
         detail = f"{names} are {steps[worst]:g} mm apart, most slices {usual:g}"
@@ -176,7 +192,7 @@ def _values(folder: Path, planes: Sequence[Plane]) -> tuple[np.ndarray, np.ndarr
                 broken.append(f"{plane.path.name} ({reason_of(error)})")
                 continue
         stored = decoded[plane.path][plane.frame]
-        values[index] = stored * np.float32(plane.slope) + np.float32(plane.intercept)
+        values[index] = _rescaled(plane, stored)
         padding[index] = _is_padding(plane.dataset, stored)
     if broken:
         raise FileError(folder, "has slices whose pixels can't be read", "export the series again", listed(broken))
@@ -186,19 +202,30 @@ def _values(folder: Path, planes: Sequence[Plane]) -> tuple[np.ndarray, np.ndarr
     return values.T, padding.T if padding.any() else None, note
 
 
+def _rescaled(plane: Plane, stored: np.ndarray) -> np.ndarray:
+    """Stored values as what the scanner measured, by the header's table or its slope and intercept."""
+    if "ModalityLUTSequence" in plane.dataset:
+        from pydicom.pixels import apply_modality_lut
+
+        return apply_modality_lut(stored, plane.dataset)
+    return stored * np.float32(plane.slope) + np.float32(plane.intercept)
+
+
 def _stored(plane: Plane) -> np.ndarray:
     """The stored values of all frames of a file, ``(F, H, W)``, before rescaling, whatever the display is to invert."""
     dataset, shape = plane.dataset, (-1, *plane.shape)
     try:
-        return dataset.pixel_array.reshape(shape)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of padding behind the pixels
+            return dataset.pixel_array.reshape(shape)
     except (NotImplementedError, RuntimeError, AttributeError):
         if not dataset.file_meta.TransferSyntaxUID.is_compressed:
             raise
-    import SimpleITK
+    from data.io.itk_files import itk
 
     if dataset.get("PhotometricInterpretation") == "MONOCHROME1" or "PerFrameFunctionalGroupsSequence" in dataset:
         raise ValueError("compressed; decompress it with dcmdjpeg or gdcmconv --raw")
-    rescaled = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(plane.path))).astype(np.float32)
+    rescaled = itk().GetArrayFromImage(itk().ReadImage(str(plane.path))).astype(np.float32)
     return ((rescaled - plane.intercept) / plane.slope).reshape(shape)
 
 

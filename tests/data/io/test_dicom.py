@@ -1,5 +1,6 @@
 """DICOM series as scanners, archives and converters leave them: read as they are, or refused by the name of a file."""
 
+import gzip
 import locale
 import shutil
 from pathlib import Path
@@ -9,12 +10,16 @@ import pytest
 import SimpleITK as sitk
 from helpers import DEPTH, SIZE, drawn
 from pydicom import dcmread
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import BasicTextSRStorage, EnhancedCTImageStorage, RLELossless, generate_uid
+from pydicom.uid import BasicTextSRStorage, EnhancedCTImageStorage, ImplicitVRLittleEndian, RLELossless, generate_uid
 
-from data.errors import FileError
+from data.errors import FileError, InputError
+from data.folders import list_slices
 from data.io.volumes import is_volume, read_scan
+from data.scans import find_scans
 
 
 @pytest.fixture
@@ -240,6 +245,73 @@ def test_slices_of_two_patients_are_told(series, name):
         setattr(dataset, name, "1.2.3" if index > 2 else "1.2.4")
 
     assert read_scan(series(half)).note == f"slices differ in {name}; are they of one scan?"
+
+
+def bare(folder, *, suffix=""):
+    """Write DICOM files again as old exporters do: without preamble and file header, in implicit little endian."""
+    for file in list(folder.iterdir()):
+        dataset = dcmread(file)
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+        buffer = DicomBytesIO()
+        buffer.is_implicit_VR, buffer.is_little_endian = True, True
+        write_dataset(buffer, dataset)
+        file.unlink()
+        (folder / f"{file.stem}{suffix}").write_bytes(buffer.getvalue())
+
+
+@pytest.mark.parametrize("suffix", ["", ".dcm", ".123"])
+def test_files_without_preamble(series, suffix):
+    folder = series()
+    bare(folder, suffix=suffix)
+    assert np.array_equal(read_scan(folder).slices, drawn(0)[0]) and len(find_scans(folder.parent).scans) == 1
+
+
+def test_packed_files_among_slices_are_told(series):
+    folder = series()
+    packed = sorted(folder.iterdir())[-1]
+    (folder / f"{packed.name}.gz").write_bytes(gzip.compress(packed.read_bytes()))
+    packed.unlink()
+    assert f"left out ({packed.name}.gz); unpack them" in read_scan(folder).note
+    alone = folder.parent / "packed"
+    alone.mkdir()
+    shutil.move(folder / f"{packed.name}.gz", alone)
+    found = find_scans(folder.parent)
+    assert [scan.path for scan in found.scans] == [folder] and "no scan that can be read in packed" in found.note
+    with pytest.raises(InputError, match=rf"unpack {packed.name}\.gz"):
+        list_slices(alone)
+
+
+def test_slices_twice_and_slices_without_a_place_are_refused(series):
+    folder = series()
+    for file in list(folder.iterdir()):
+        shutil.copy(file, folder / f"copy_{file.name}")
+    with pytest.raises(FileError, match=r"slices at the same place \(.*copy_0005\.dcm.*leave one of each out"):
+        read_scan(folder)
+
+    def nowhere(dataset, index):
+        del dataset.ImagePositionPatient
+        dataset.InstanceNumber = 1
+
+    with pytest.raises(FileError, match="neither positions nor numbers"):
+        read_scan(series(nowhere, name="nowhere"))
+
+
+def test_a_table_of_values_takes_the_place_of_slope_and_intercept(series):
+    """Stored inverted, as some scanners do, with a table that turns the values back into HU + 1024."""
+
+    def by_table(dataset, index):
+        hu = stored(dataset) * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
+        store(dataset, 4095 - (hu + 1024), signed=False)
+        table = Dataset()
+        table.add_new("LUTDescriptor", "US", [4096, 0, 16])
+        table.add_new("LUTData", "US", list(range(4095, -1, -1)))
+        table.ModalityLUTType = "HU"
+        dataset.ModalityLUTSequence = Sequence([table])
+        del dataset.RescaleSlope, dataset.RescaleIntercept
+
+    scan = read_scan(series(by_table))
+    assert np.array_equal(scan.slices, drawn(0)[0]) and scan.note.endswith("interpreted as HU + 1024")
 
 
 def test_a_localizer_is_left_out(series):

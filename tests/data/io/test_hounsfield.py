@@ -43,6 +43,19 @@ def test_values_that_are_neither_keep_what_is_known():
     assert why_no_ct(flat) and not why_no_ct(HU)
 
 
+@pytest.mark.parametrize("value", [0, -1, 40, 32767])
+def test_one_value_around_a_round_field_of_view_is_padding(value):
+    padded = np.where(OUTSIDE, value, HU)
+    found, note = to_hounsfield(padded)
+    assert np.array_equal(found, np.where(OUTSIDE, -1024, HU)) and f"{value:g} around the slices" in note
+
+
+def test_negative_values_have_no_offset():
+    """Values with another sign are no HU + 1024, but no CT."""
+    found, note = to_hounsfield(-HU)
+    assert note == "" and why_no_ct(found)
+
+
 def test_input_is_not_changed():
     before = HU + 1024
     kept = before.copy()

@@ -1,6 +1,8 @@
 """Image files as other programs write them: read as they are shown, or refused by name."""
 
+import struct
 import subprocess
+import zlib
 
 import numpy as np
 import pytest
@@ -58,6 +60,33 @@ def test_colours_that_can_not_be_converted(tmp_path):
     for mode in ("CMYK", "RGBA", "LA", "P"):
         Image.fromarray(GRAY).convert(mode).save(path := tmp_path / f"{mode}.tif")
         assert np.abs(np.asarray(read_image(path)).astype(int) - GRAY).max() <= 2, mode
+
+
+def test_what_would_be_read_with_less_than_it_has_is_refused(tmp_path):
+    path = tmp_path / "rgb16.png"
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(7))), (b"IEND", b""))
+    parts = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    with pytest.raises(FileError, match="colours of 16 bits, of which 8 would be lost"):
+        read_image(path)
+    palette = Image.fromarray((GRAY > 99).astype(np.uint8), "P")
+    palette.putpalette([0] * 768)
+    palette.save(tmp_path / "black.png")
+    with pytest.raises(FileError, match="two palette entries of one colour"):
+        read_mask(tmp_path / "black.png")
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(FileError, match="is empty"):
+        read_image(tmp_path / "empty.png")
+
+
+def test_a_map_in_the_transparency_of_one_colour(tmp_path):
+    red = np.zeros((*GRAY.shape, 4), np.uint8)
+    red[..., 0], red[..., 3] = 255, GRAY
+    Image.fromarray(red).save(tmp_path / "red.png")
+    assert np.array_equal(read_map(tmp_path / "red.png"), GRAY)
+    with pytest.raises(FileError, match="soft transparency"):
+        read_mask(tmp_path / "red.png")
 
 
 def test_only_the_documented_formats_are_opened(tmp_path):

@@ -155,6 +155,58 @@ def test_masks_in_another_order_or_nearly_in_place(tmp_path):
         read_labels(saved(tmp_path / "far.nii.gz", LESIONS, affine=far), scan, path)
 
 
+def test_spacing_that_is_not_in_the_file_is_unknown(tmp_path):
+    nowhere = nibabel.Nifti1Image(HU.astype(np.int16).T, None)
+    nibabel.save(nowhere, tmp_path / "nowhere.nii.gz")
+    itk = sitk.GetImageFromArray(HU.astype(np.int16))
+    itk.SetSpacing((4, 4, 5))
+    sitk.WriteImage(itk, tmp_path / "meta.mha")
+    data = (tmp_path / "meta.mha").read_bytes()
+    assert not np.isnan(read_scan(tmp_path / "meta.mha").geometry.voxel_ml)
+    (tmp_path / "meta.mha").write_bytes(data.replace(b"ElementSpacing = 4 4 5\n", b""))
+    sitk.WriteImage(itk, tmp_path / "nan.nrrd")
+    text = (tmp_path / "nan.nrrd").read_bytes()
+    directions = re.search(rb"space directions: .*\n", text)[0]
+    (tmp_path / "nan.nrrd").write_bytes(text.replace(directions, b"spacings: nan nan nan\n"))
+    for name in ("nowhere.nii.gz", "meta.mha", "nan.nrrd"):
+        scan = read_scan(tmp_path / name)
+        assert np.isnan(scan.geometry.voxel_ml) and "mL are unknown" in scan.note, name
+
+
+def test_impossible_sizes_are_told(tmp_path):
+    small = np.diag([0.1, 0.1, 0.1, 1])
+    scan = read_scan(saved(tmp_path / "cm.nii.gz", affine=small @ AFFINE))
+    assert "not the size of a chest; check the spacing" in scan.note
+
+
+def test_checksums_of_compressed_files(tmp_path):
+    path = saved(tmp_path / "scan.nii.gz")
+    data = bytearray(path.read_bytes())
+    data[-6] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(FileError, match="CRC check failed"):
+        read_scan(path)
+    path.write_bytes(b"")
+    with pytest.raises(FileError, match="is empty"):
+        read_scan(path)
+
+
+def test_a_mask_is_no_scan(tmp_path):
+    with pytest.raises(FileError, match=r"has few values, as a mask \(0, 1\)"):
+        read_scan(saved(tmp_path / "mask.nii.gz", LESIONS * 1))
+
+
+def test_metaimage_with_more_or_fewer_slices_than_its_header_says(tmp_path):
+    sitk.WriteImage(sitk.GetImageFromArray(HU.astype(np.int16)), tmp_path / "scan.mhd")
+    text = (tmp_path / "scan.mhd").read_text()
+    (tmp_path / "less.mhd").write_text(text.replace(f"{SIZE} {DEPTH}\n", f"{SIZE} {DEPTH - 1}\n", 1))
+    with pytest.raises(FileError, match=rf"{2 * SIZE**2} bytes more than its header says"):
+        read_scan(tmp_path / "less.mhd")
+    (tmp_path / "list.mhd").write_text(text.replace("ElementDataFile = scan.raw", "ElementDataFile = LIST\nscan.raw"))
+    with pytest.raises(FileError, match=f"its list has 1 files for {DEPTH} slices"):
+        read_scan(tmp_path / "list.mhd")
+
+
 def test_labels_of_several_structures(tmp_path):
     path = saved(tmp_path / "scan.nii.gz")
     scan, lungs = read_scan(path), HU < -600

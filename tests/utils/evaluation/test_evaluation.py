@@ -70,6 +70,7 @@ def score(call, data, out, *folders, flags=()):
 def test_saved_maps_score_as_the_model_that_made_them(call, data, predicted, tmp_path):
     score(call, data, tmp_path / "scores", predicted / "prob")
     for row, saved in zip(table(predicted), table(tmp_path / "scores"), strict=True):
+        del row["reliability"]  # of views, which saved maps have not
         assert saved | {"note": ""} == {"model": "prob", **row}
     score(call, data, tmp_path / "of_masks", predicted)
     for row, saved in zip(table(predicted), table(tmp_path / "of_masks"), strict=True):
@@ -386,6 +387,46 @@ def test_soft_maps_that_are_nearly_black_are_not_taken_for_masks(call, data, tmp
     score(call, data, tmp_path / "scores", tmp_path / "maps")
     assert float(table(tmp_path / "scores")[0]["lesion_share"]) == 0
     assert np.unique(read_map(tmp_path / "maps" / "phantom_0000.png")).tolist() == [1]
+
+
+def test_predictions_on_several_scales_or_with_ignored_pixels_are_refused(call, data, tmp_path):
+    flags = ["--data_root", data, "--out", tmp_path / "scores", "--predictions", tmp_path / "maps"]
+    shutil.copytree(data / "Test-Mask", tmp_path / "maps")
+    first = sorted((tmp_path / "maps").iterdir())[0]
+    Image.fromarray((np.asarray(Image.open(first)) > 0).astype(np.uint8)).save(first)
+    code, _, error = call("test", *flags)
+    assert code == 2 and f"{first.name} of 0 and 1, the others up to 255" in error
+    resave(first, lambda mask: np.where(np.indices(mask.shape)[0] < 3, 255, mask).astype(np.uint8))
+    code, _, error = call("test", *flags)
+    assert code == 2 and "has 0, 1 and 255, of which one means ignore" in error
+
+
+def test_floats_on_another_scale(call, data, predicted, tmp_path):
+    (tmp_path / "maps").mkdir()
+    for path in (predicted / "prob").iterdir():
+        percent = np.asarray(Image.open(path)).astype(np.float32) * np.float32(100 / 255)
+        Image.fromarray(percent).save(tmp_path / "maps" / f"{path.stem}.tif")
+    flags = ["--data_root", data, "--predictions", tmp_path / "maps", "--out"]
+    code, _, error = call("test", *flags, tmp_path / "no")
+    assert code == 2 and "--map_max" in error
+    assert call("test", *flags, tmp_path / "scores", "--map_max", 100)[0] == 0
+    for row, saved in zip(table(predicted), table(tmp_path / "scores"), strict=True):
+        assert float(row["dice"]) == pytest.approx(float(saved["dice"]), abs=0.02)
+
+
+def test_inverted_masks_are_told(call, data, predicted, tmp_path):
+    for name, source in (("maps", predicted / "prob"), ("truth", data / "Test-Mask")):
+        shutil.copytree(source, tmp_path / name)
+        for path in (tmp_path / name).iterdir():
+            resave(path, lambda pixels: 255 - pixels)
+    for folder, truth, says in (
+        (tmp_path / "maps", data / "Test-Mask", "in most predictions; are they inverted?"),
+        (predicted / "prob", tmp_path / "truth", "in most true masks; are they inverted?"),
+    ):
+        code, printed, _ = call(
+            "test", "--predictions", folder, "--masks", truth, "--out", tmp_path / folder.name / "s"
+        )
+        assert code == 0 and says in printed
 
 
 def test_a_missing_package_is_named(call, data, predicted, tmp_path, monkeypatch):

@@ -39,7 +39,8 @@ def test_a_network_that_is_too_sure_is_cooled_down(phantom, overconfident):
     assert found.temperature > 2
     assert load_model(overconfident)[0].temperature == pytest.approx(found.temperature)
     cooled = Predictor(overconfident, device="cpu", tta=False)
-    assert all(np.array_equal(cooled.predict(image).mask, mask) for (image, _), mask in zip(pairs, masks, strict=True))
+    changed = [np.mean(cooled.predict(image).mask != mask) for (image, _), mask in zip(pairs, masks, strict=True)]
+    assert max(changed) < 0.01  # only at outlines, between the pixels of the network
     plain = calibrate(overconfident, pairs, device="cpu", tta=False)  # once more: nothing is left to do
     assert plain.temperature == pytest.approx(found.temperature, rel=0.05)
 
