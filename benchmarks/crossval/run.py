@@ -2,6 +2,7 @@
 
 import csv
 import multiprocessing
+import os
 import shlex
 import shutil
 import sys
@@ -20,7 +21,7 @@ import fake_labels_generator
 import semi_supervised_train
 import supervised_train
 from benchmarks.crossval.setting import TABLE, Setting, is_finished
-from data.errors import InputError
+from data.errors import InputError, Stopped
 from data.io.whole import whole
 from utils.cli.machine import add_device_options
 from utils.cli.parser import Parser, settings
@@ -39,7 +40,7 @@ def run_folds(setting: Setting, work: Sequence[tuple[int, int]]) -> list[dict[st
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(setting.jobs, spawn, initializer=begin_worker) as pool:
         try:
-            return list(pool.map(run_fold, [setting] * len(work), *zip(*work, strict=True)))
+            return list(pool.map(run_fold_in_worker, [setting] * len(work), *zip(*work, strict=True)))
         except BrokenProcessPool as error:
             raise InputError(
                 "a worker was killed, perhaps for lack of memory; run again with fewer --jobs to resume"
@@ -59,6 +60,14 @@ def end_workers() -> None:
     """Terminate the workers: one that continued without us would write to the folder of the next call."""
     for worker in multiprocessing.active_children():
         worker.terminate()
+
+
+def run_fold_in_worker(setting: Setting, seed: int, fold: int) -> dict[str, float]:
+    """``run_fold``, after which a worker that was asked to stop is gone: a broken pool asks idle ones no more."""
+    try:
+        return run_fold(setting, seed, fold)
+    except Stopped as stop:
+        os._exit(128 + stop.number)
 
 
 def run_fold(setting: Setting, seed: int, fold: int) -> dict[str, float]:

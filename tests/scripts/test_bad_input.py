@@ -152,8 +152,17 @@ def spoilt_checkpoint(kind, trained, folder):
 )
 def test_unusable_checkpoints(call, data, trained, tmp_path, script, flag, kind):
     path = spoilt_checkpoint(kind, trained, tmp_path)
-    says = {"missing": "can't be opened", "truncated": "damaged", "pickled code": "never run"}.get(kind, "not a ")
-    refused(call, script, "--data_root", data, flag, path, names=[f"{path}: ", says], kept=tmp_path)
+    says = {"missing": "can't be opened", "truncated": "damaged", "pickled code": "never run", "foreign": "not a "}
+    refused(
+        call,
+        script,
+        "--data_root",
+        data,
+        flag,
+        path,
+        names=[f"{path}: ", says.get(kind, "is a web page")],
+        kept=tmp_path,
+    )
     assert not (tmp_path / "victim").exists()
 
 

@@ -100,6 +100,13 @@ def test_framing_is_learned_from_the_training_slices(hu, cropped):
     assert not plain.fit(crops, frame=False).align_frame
 
 
+def test_bright_air_gets_a_note(hu):
+    """Not if noise or a table reaches the corners; but never a slice as it should be."""
+    grays = whole(hu)
+    assert not any("inverted" in frame_slice(gray).note for gray in grays)
+    assert sum("inverted" in frame_slice(255 - gray).note for gray in grays) > len(grays) / 2
+
+
 def test_a_slice_without_lungs_is_not_predicted_or_not_cropped():
     """An abdomen with air around it; a slice that is all body, as lungs full of lesions are."""
     disc = np.hypot(*(np.mgrid[:90, :90] - 45)) < 35
