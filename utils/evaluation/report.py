@@ -7,7 +7,7 @@ from data.errors import printable
 from utils.evaluation.cases import Model
 from utils.evaluation.metrics import THRESHOLD_MEAN
 from utils.evaluation.statistics import compare_paired, summarise, summarise_scores
-from utils.evaluation.tables import aligned, publication_table, text_table
+from utils.evaluation.tables import aligned, in_litres, publication_table, text_table
 from utils.output.console import report_shares
 from utils.output.folder import ResultFolder
 
@@ -81,14 +81,16 @@ def report_scans(results: ResultFolder) -> None:
     columns = [name for name in rows[0] if name not in ("image", "slices", "note")]
     summary = {name: summarise([row[name] for row in rows]) for name in columns}
     lines = [["scan", *columns]]
-    lines += [[printable(row["image"]), *(_shown(row[name]) for name in columns)] for row in rows]
+    lines += [[printable(row["image"]), *(_shown(name, row[name]) for name in columns)] for row in rows]
     means = (summary[name] for name in columns)
     lines.append(["mean (std)", *("-" if m["mean"] is None else f"{m['mean']:.3f} ({m['std']:.3f})" for m in means)])
     print(aligned(lines))
     results.write_summary({"scans": len(rows), **summary})
 
 
-def _shown(value: float) -> str:
+def _shown(name: str, value: float) -> str:
+    if name.endswith("_ml") and value >= 1000:
+        return in_litres(value)
     return "unknown" if math.isnan(value) else f"{value:.4g}"
 
 

@@ -1,5 +1,6 @@
 """Tables of scores over images: mean (std), confidence intervals and paired tests; as text, Markdown and LaTeX."""
 
+import math
 from collections.abc import Sequence
 
 from tabulate import tabulate
@@ -38,6 +39,13 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     """Lines of cells as text, the first column to the left, the others to the right."""
     alignment = ["left"] + ["right"] * (len(lines[0]) - 1)
     return tabulate(lines, tablefmt="plain", colalign=alignment, disable_numparse=True, preserve_whitespace=True)
+
+
+def in_litres(ml: float) -> str:
+    """A volume in mL, or in L from one litre on; "unknown" if it is NaN."""
+    if math.isnan(ml):
+        return "unknown"
+    return f"{ml:.4g} mL" if ml < 1000 else f"{ml / 1000:.3g} L"
 
 
 def publication_table(models: dict[str, dict[str, dict]], kind: str, *, caption: str) -> str:

@@ -1,0 +1,203 @@
+"""Show the lesions of slices and scans on a page in the browser, on this machine alone."""
+
+import argparse
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from data.errors import InputError
+from utils.checkpoint import NAMES
+from utils.cli.machine import add_device_options
+from utils.cli.parser import Parser, number, run, settings
+from utils.cli.prediction import add_prediction_options
+from utils.config import PredictionConfig
+from utils.evaluation.tables import in_litres
+from utils.inference.predictor import Predictor
+from utils.viewer.drawing import LAYERS, WINDOWS, Look, draw, draw_burden, slice_at
+from utils.viewer.files import write_files
+from utils.viewer.study import Study, read_study
+
+if TYPE_CHECKING:
+    import gradio
+
+ABOUT = """# CARes-UNet: COVID-19 lesions in chest CT
+Drop a slice, several slices, a NIfTI scan, or a DICOM series (all of its files, or a zip). Everything stays on this
+machine and is forgotten when the page is closed. **For research only, not for diagnosis.**"""
+EMPTY = "Drop a file, or choose an example."
+# The wheel over the picture, and the arrow keys, move the slider of the slice.
+KEYS = """
+() => {
+  const move = (by) => {
+    const input = document.querySelector('#slice input[type=range]');
+    if (!input) return;
+    const set = Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set;
+    set.call(input, Math.min(+input.max, Math.max(+input.min, +input.value + by)));
+    for (const kind of ['input', 'change', 'pointerup']) input.dispatchEvent(new Event(kind, {bubbles: true}));
+  };
+  document.addEventListener('keydown', (event) => {
+    if (['INPUT', 'TEXTAREA'].includes(document.activeElement.tagName)) return;
+    const by = {ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1}[event.key];
+    if (by) { move(by); event.preventDefault(); }
+  });
+  document.addEventListener('wheel', (event) => {
+    if (event.target.closest('#view')) { move(event.deltaY > 0 ? 1 : -1); event.preventDefault(); }
+  }, {passive: false});
+}
+"""
+
+
+def main() -> None:
+    args, prediction = parse()
+    predictor = Predictor(*args.pretrained_model, **vars(prediction))
+    with tempfile.TemporaryDirectory(prefix="cares_unet_") as folder:
+        os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
+        page = build_page(predictor, Path(folder))
+        page.launch(
+            server_name="127.0.0.1", server_port=args.port, inbrowser=args.open, quiet=True, prevent_thread_lock=True
+        )
+        print(f"{'page':<11} {page.local_url} (Ctrl-C ends it)", flush=True)
+        page.block_thread()
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, PredictionConfig]:
+    parser = Parser(__doc__, prog="demo.py")
+    parser.add_argument(
+        *("--pretrained_model", "--model"),
+        dest="pretrained_model",
+        nargs="+",
+        default=["small"],
+        metavar="PTH",
+        help=f"checkpoint, or one of weights/: {NAMES}; several: the mean of their maps",
+    )
+    parser.add_argument("--port", type=number(int, 0, 65535), default=None, help="default: 7860 or the next free one")
+    parser.add_argument("--open", action=argparse.BooleanOptionalAction, default=False, help="open a browser")
+    add_prediction_options(parser)
+    add_device_options(parser)
+    args = parser.parse_args(arguments)
+    return args, settings(args, PredictionConfig)
+
+
+def build_page(predictor: Predictor, folder: Path) -> "gradio.Blocks":
+    """The page. Files for it are written below ``folder``. Raises InputError without gradio."""
+    try:
+        import gradio as gr
+    except ModuleNotFoundError as error:
+        raise InputError("gradio is missing; pip install gradio") from error
+
+    examples = draw_examples(folder / "examples")
+
+    def show(study: Study | None, index: float, *how: Any) -> tuple:
+        if study is None:
+            return None, None, EMPTY
+        look = Look(threshold=how[0], layer=how[1], outline=how[2] == "outline", opacity=how[3], window=how[4])
+        at = int(index) - 1
+        return draw(study, at, look), draw_burden(study, at, look.threshold), describe(study, at, look.threshold)
+
+    progress = gr.Progress(track_tqdm=True)
+
+    def open_files(
+        files: list[str] | None, truths: list[str] | None, threshold: float, progress: Any = progress
+    ) -> tuple:
+        try:
+            study = read_study([Path(f) for f in files or []], predictor, [Path(f) for f in truths or []])
+        except (InputError, OSError, MemoryError) as error:
+            raise gr.Error(str(error).replace(str(folder), ""), duration=None, print_exception=False) from error
+        count = len(study.maps)
+        first = study.worst(threshold) + 1
+        return study, gr.Slider(minimum=1, maximum=max(count, 2), value=first, interactive=count > 1), None
+
+    def download(study: Study | None, threshold: float, window: str) -> list[str]:
+        if study is None:
+            raise gr.Error("nothing to download yet", print_exception=False)
+        place = Path(tempfile.mkdtemp(dir=folder))
+        return [str(path) for path in write_files(study, replace(Look(), threshold=threshold, window=window), place)]
+
+    def pick(study: Study | None, event: gr.SelectData) -> Any:
+        return 1 if study is None else slice_at(event.index[0], len(study.maps)) + 1
+
+    with gr.Blocks(title="CARes-UNet", delete_cache=(600, 3600)) as page:
+        gr.Markdown(ABOUT)
+        study = gr.State(None)
+        with gr.Row():
+            with gr.Column(scale=1, min_width=300):
+                files = gr.File(file_count="multiple", label="slices or a scan", elem_id="files")
+                with gr.Accordion("true lesions, if known", open=False):
+                    truths = gr.File(file_count="multiple", label="masks", elem_id="truths")
+                find = gr.Button("Find lesions", variant="primary", elem_id="find")
+                gr.Examples(examples, inputs=[files, truths], example_labels=["scan", "scan and truth", "slices"])
+                threshold = gr.Slider(0.02, 0.98, 0.5, step=0.02, label="threshold", elem_id="threshold")
+                layer = gr.Radio(LAYERS, value="lesions", label="layer", elem_id="layer")
+                shape = gr.Radio(["outline", "fill"], value="outline", label="lesions as")
+                opacity = gr.Slider(0, 1, 0.5, step=0.05, label="opacity")
+                window = gr.Radio(list(WINDOWS), value="lung", label="window (scans)", elem_id="window")
+            with gr.Column(scale=2):
+                about = gr.Markdown(EMPTY, elem_id="about")
+                view = gr.Image(label="slice", interactive=False, elem_id="view", format="png", buttons=["fullscreen"])
+                index = gr.Slider(1, 2, 1, step=1, label="slice (arrow keys, mouse wheel)", elem_id="slice")
+                label = "lesion along the scan; click a slice"
+                curve = gr.Image(label=label, interactive=False, elem_id="curve", format="png", buttons=[])
+                save = gr.Button("Prepare files to download", elem_id="save")
+                label = "mask, map, table, report"
+                saved = gr.File(label=label, file_count="multiple", interactive=False, elem_id="saved")
+        inputs, outputs = [study, index, threshold, layer, shape, opacity, window], [view, curve, about]
+        find.click(open_files, [files, truths, threshold], [study, index, saved]).then(show, inputs, outputs)
+        for control in (index, threshold, layer, shape, opacity, window):
+            control.change(show, inputs, outputs, show_progress="hidden", trigger_mode="always_last")
+        curve.select(pick, [study], [index])
+        save.click(download, [study, threshold, window], [saved])
+        page.load(None, js=KEYS)
+    return page
+
+
+def describe(study: Study, index: int, threshold: float) -> str:
+    """What is measured, as Markdown."""
+    found = study.measures(threshold)
+    parts = []
+    if "lesion_ml" in found:
+        ml = found["lesion_ml"]
+        parts.append(f"**{'volume unknown' if math.isnan(ml) else in_litres(ml)}** in {found['lesions']:.0f} lesions")
+    if "share_of_lungs" in found:
+        parts.append(f"{found['share_of_lungs']:.1%} of the lungs")
+    if "lesion_share" in found:
+        parts.append(f"**{found['lesion_share']:.1%}** of the slices is lesion")
+    if "dice" in found:
+        parts.append(f"Dice {found['dice']:.3f}")
+    which = min(index, len(study.reliability) - 1)
+    parts.append(f"reliability {study.reliability[which]:.2f}")
+    here = f"{study.names[index]}: {study.mask(index, threshold).mean():.1%} lesion"
+    note = study.notes[min(index, len(study.notes) - 1)]
+    return f"{study.name}: {', '.join(parts)}\n\n{here}" + (f"\n\n⚠️ {note}" if note else "")
+
+
+def draw_examples(folder: Path) -> list[list]:
+    """A phantom scan, with and without its truth, and phantom slices: nobody's data."""
+    import nibabel
+
+    from data.io.geometry import TO_RAS
+    from data.phantom.slices import draw_slice
+    from data.phantom.volumes import draw_volume
+    from data.preprocess.window import LUNG
+
+    folder.mkdir(parents=True)
+    hu, lesions = draw_volume(np.random.default_rng(3), 128, 24)
+    affine = TO_RAS @ np.diag([3.0, 3.0, 12.0, 1.0])
+    for name, voxels in (("scan", hu.astype(np.int16)), ("scan_truth", lesions.astype(np.uint8))):
+        nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(voxels.T), affine), folder / f"{name}.nii.gz")
+    slices = []
+    for seed in range(4):
+        path = folder / f"slice_{seed}.png"
+        Image.fromarray(LUNG.to_gray(draw_slice(np.random.default_rng(seed), 256)[0])).save(path)
+        slices.append(str(path))
+    scan, truth = str(folder / "scan.nii.gz"), str(folder / "scan_truth.nii.gz")
+    return [[[scan], None], [[scan], [truth]], [slices, None]]
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,52 @@
+"""The files that a viewer offers for download: masks and maps in the geometry of the input, a table, a picture."""
+
+import csv
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data.io.volumes import write_like
+from utils.evaluation.scans import draw_scan
+from utils.output.pictures import Panel, draw_sheet
+from utils.viewer.drawing import WINDOWS, Look
+from utils.viewer.study import Study
+
+SHOWN = 12  # slices of a picture
+
+
+def write_files(study: Study, look: Look, folder: Path) -> list[Path]:
+    """Write mask, map, table and picture; of several slices, masks and maps as archives."""
+    folder.mkdir(parents=True, exist_ok=True)
+    masks = [study.mask(index, look.threshold) for index in range(len(study.maps))]
+    table, report = folder / f"{study.name}.csv", folder / f"{study.name}_report.png"
+    with table.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["slice", "lesion_pixels", "pixels"])
+        writer.writerows([name, mask.sum(), mask.size] for name, mask in zip(study.names, masks, strict=True))
+        writer.writerows([[], *study.measures(look.threshold).items(), ("threshold", look.threshold)])
+    if study.volume is not None:
+        mask_file, map_file = folder / f"{study.name}_mask.nii.gz", folder / f"{study.name}_map.nii.gz"
+        write_like(np.stack(masks).astype(np.uint8), study.volume, mask_file)
+        write_like((np.stack(study.maps) / 255).astype(np.float32), study.volume, map_file)
+        truth = None if study.truths is None else np.stack(study.truths)
+        draw_scan(report, study.volume, WINDOWS[look.window], np.stack(masks), truth)
+        return [mask_file, map_file, table, report]
+    parts = {"mask": [mask * np.uint8(255) for mask in masks], "map": list(study.maps)}
+    archives = [_images(study, pictures, folder / f"{study.name}_{kind}") for kind, pictures in parts.items()]
+    cells = list(zip(study.images, masks, study.names, strict=True))[:SHOWN]
+    draw_sheet(report, [[Panel(image / 255, mask, name) for image, mask, name in cells]])
+    return [*archives, table, report]
+
+
+def _images(study: Study, pictures: list[np.ndarray], path: Path) -> Path:
+    """One PNG, or an archive of several, under the names of the slices."""
+    if len(pictures) == 1:
+        Image.fromarray(pictures[0]).save(path.with_suffix(".png"))
+        return path.with_suffix(".png")
+    with zipfile.ZipFile(path.with_suffix(".zip"), "w") as archive:
+        for name, picture in zip(study.names, pictures, strict=True):
+            with archive.open(f"{Path(name).stem}.png", "w") as file:
+                Image.fromarray(picture).save(file, format="PNG")
+    return path.with_suffix(".zip")
