@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from data.errors import FileError, InputError
+from data.errors import FileError, InputError, one_note
+from data.io.dicom.segmentation import highdicom, write_segmentation
 from data.io.volumes import write_like
 from data.scans import Scan
 from utils.cli.machine import add_device_options
@@ -49,6 +50,8 @@ def test(config: EvaluationConfig, prediction: PredictionConfig) -> None:
             raise InputError("--lung_mask_path, --table, --save_type: apply to slices; leave them out for scans")
         predict_and_score_scans(config, prediction, scans)
         return
+    if config.save_dicom_seg:
+        raise InputError("--save_dicom_seg: applies to DICOM scans; leave it out for slices")
     reading = replace(prediction.reading, mask_threshold=config.mask_threshold)
     cases = find_cases(images, config.test_msk_path, config.lung_mask_path, reading)
     results, models = (
@@ -105,12 +108,18 @@ def predict_and_score_scans(config: EvaluationConfig, prediction: PredictionConf
         reads=config.reads,
         suffix=".nii.gz",
     )
+    if config.save_dicom_seg:
+        highdicom()  # fails before the first scan is predicted
     left_out: list[FileError] = []
     for scan, volume, soft, truth, reliability, note in predict_scans(predictor, scans, left_out, labels=config.label):
         mask = lesion_mask(soft, config.threshold)
         write_like(mask.astype(np.uint8), volume, results.path_of(scan.label))
         if config.save_prob:
             write_like((soft / 255).astype(np.float32), volume, results.path_of(scan.label, "prob"))
+        if config.save_dicom_seg and volume.sources:
+            write_segmentation(mask, volume, results.path_of(scan.label, "seg", ".dcm"))
+        elif config.save_dicom_seg:
+            note = one_note(note, "no DICOM files, no segmentation object")
         if config.save_uncertainty:
             bits = (uncertainty(soft) / 255).astype(np.float32)
             write_like(bits, volume, results.path_of(scan.label, "uncertainty"))

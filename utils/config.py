@@ -256,6 +256,7 @@ class EvaluationConfig:
     img_save_folder: Path = Path("CARes_Unet")
     save_prob: bool = False
     save_uncertainty: bool = False
+    save_dicom_seg: bool = False
     save_type: str = one_of("solo", ("solo", "compare", "overlay"))
     sort: str = one_of("dice", ("dice", "name"))
     table: str | None = one_of(None, ("markdown", "latex"))

@@ -36,7 +36,8 @@ class Volume:
     """Axial slices ``(S, H, W)`` with the geometry of their file.
 
     padding: where nothing was measured, bool, if the file says so. header: of a NIfTI file. note: what was assumed, and
-    what may be wrong. modality: of a DICOM series that is no CT.
+    what may be wrong. modality: of a DICOM series that is no CT. sources: file and frame of each slice of a DICOM
+    series, in its own order.
     """
 
     slices: np.ndarray
@@ -45,6 +46,7 @@ class Volume:
     header: "Nifti1Header | None" = None
     note: str = ""
     modality: str = ""
+    sources: Sequence[tuple[Path, int]] = ()
 
 
 def is_volume(path: Path) -> bool:
@@ -82,7 +84,7 @@ def read_scan(
             raise FileError(path, "not a CT of a chest", advice, f"{reason}; values from {low:g} to {high:g}")
         reason = f"not a CT of a chest: {reason}"
     note = one_note(volume.note, _doubts_on_size(volume), assumed, reason)
-    return Volume(hu, volume.geometry, header=volume.header, note=note)
+    return Volume(hu, volume.geometry, header=volume.header, note=note, sources=volume.sources)
 
 
 def _doubts_on_size(volume: Volume) -> str:
@@ -154,7 +156,8 @@ def _read(path: Path, series: int | None) -> Volume:
         geometry = Geometry(stack.values.shape, stack.affine, stack.knows_spacing)
         padding = None if stack.padding is None else geometry.to_slices(stack.padding)
         modality = "" if stack.modality == "CT" else stack.modality
-        return Volume(geometry.to_slices(stack.values), geometry, padding, note=stack.note, modality=modality)
+        values = geometry.to_slices(stack.values)
+        return Volume(values, geometry, padding, note=stack.note, modality=modality, sources=stack.sources)
     if name.endswith(NIFTI):
         from data.io.nifti import read_nifti
 

@@ -84,6 +84,7 @@ def add_evaluation_options(parser: Parser) -> None:
     helps = {
         "save_prob": "also save maps of lesion probability, 8 bits",
         "save_uncertainty": "also save maps of its entropy: 0 for certainty, 255 (of scans, 1) for even chances",
+        "save_dicom_seg": "also save the masks of DICOM scans as DICOM segmentation objects (needs highdicom)",
         "save_type": "solo: masks; compare: also each slice beside its true mask and prediction; overlay: also sheets "
         "of right and wrong pixels, one column for each model",
         "sort": "order of the overlay sheets",
@@ -153,7 +154,7 @@ def parse_evaluation_options(
 def _check_predictions(parser: Parser, args: argparse.Namespace) -> None:
     if len({folder.resolve() for folder in args.predictions}) < len(args.predictions):
         parser.error("--predictions: contains a folder twice; give each model's folder once")
-    for flag in ("tta", "save_prob", "save_uncertainty"):
+    for flag in ("tta", "save_prob", "save_uncertainty", "save_dicom_seg"):
         if getattr(args, flag):
             parser.error(f"--{flag}: needs --pretrained_model; --predictions are used unchanged")
     if args.image_size:

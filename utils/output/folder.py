@@ -83,7 +83,7 @@ class ResultFolder:
     if the folder contains other files, or files that the run ``reads``.
     """
 
-    SUBFOLDERS = ("prob", "uncertainty", "compare", "overlay", "figures")
+    SUBFOLDERS = ("prob", "uncertainty", "seg", "compare", "overlay", "figures")
     TABLES = ("summary.json", "table.md", "table.tex")
     PICTURES = re.compile(r"page_\d+\.png|dice\.png|worst_and_best\.png")
 
@@ -122,7 +122,7 @@ class ResultFolder:
             done = {self.path_of(Path(row["image"])).name for row in kept}
             for name in {*present, *self.TABLES[1:]} - done:  # an interrupted run must not leave old beside new results
                 (folder / name).unlink(missing_ok=True)
-            names = masks | {f"{case_of(path)}.png" for path in inputs}
+            names = masks | {f"{case_of(path)}{suffix}" for path in inputs for suffix in (".png", ".dcm")}
             for file in [file for name in self.SUBFOLDERS for file in (folder / name).glob("*")]:
                 if file.name in names or self.PICTURES.fullmatch(file.name):
                     file.unlink()

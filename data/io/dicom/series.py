@@ -40,6 +40,7 @@ class Stack:
     knows_spacing: bool
     note: str
     modality: str
+    sources: Sequence[tuple[Path, int]]  # of each slice, its file and its frame in it
 
 
 def read_series(path: Path, *, number: int | None = None) -> Stack:
@@ -63,7 +64,8 @@ def read_series(path: Path, *, number: int | None = None) -> Stack:
     if unknown := other_files(path):
         beside = f"{len(unknown)} files that are no DICOM left out ({listed(unknown)}); unpack them if they are slices"
     notes = one_note(beside, note, left_out, _other_differences(planes), placed, valued)
-    return Stack(values, padding, affine, knows_spacing, notes, modality)
+    sources = [(plane.path, plane.frame) for plane in planes]
+    return Stack(values, padding, affine, knows_spacing, notes, modality, sources)
 
 
 def _other_differences(planes: Sequence[Plane]) -> str:
