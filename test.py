@@ -25,7 +25,7 @@ from utils.evaluation.scans import burden, draw_scan, score_scan
 from utils.inference.predictor import Predictor
 from utils.inference.scans import predict_scans, scans_at
 from utils.lesions import lesion_mask, uncertainty
-from utils.output.console import report_images, report_notes, report_review
+from utils.output.console import report_images, report_notes, report_review, warn
 from utils.output.folder import ResultFolder
 
 
@@ -116,10 +116,12 @@ def predict_and_score_scans(config: EvaluationConfig, prediction: PredictionConf
         write_like(mask.astype(np.uint8), volume, results.path_of(scan.label))
         if config.save_prob:
             write_like((soft / 255).astype(np.float32), volume, results.path_of(scan.label, "prob"))
-        if config.save_dicom_seg and volume.sources:
-            write_segmentation(mask, volume, results.path_of(scan.label, "seg", ".dcm"))
-        elif config.save_dicom_seg:
-            note = one_note(note, "no DICOM files, no segmentation object")
+        if config.save_dicom_seg:
+            try:
+                write_segmentation(mask, volume, results.path_of(scan.label, "seg", ".dcm"))
+            except InputError as error:
+                note = one_note(note, str(error))
+                warn(str(error))
         if config.save_uncertainty:
             bits = (uncertainty(soft) / 255).astype(np.float32)
             write_like(bits, volume, results.path_of(scan.label, "uncertainty"))

@@ -30,7 +30,7 @@ def write_segmentation(slices: np.ndarray, scan: Volume, path: Path) -> None:
     hd = highdicom()
     coded = hd.sr.CodedConcept
     if not scan.sources:
-        raise InputError(f"{path}: a DICOM segmentation needs a scan of DICOM files; leave --save_dicom_seg out")
+        raise InputError(f"no segmentation object {path.name}: it needs a scan of DICOM files")
     frames = scan.geometry.from_slices(slices).T.astype(np.uint8)  # as stored: rows and columns of each file
     order = np.array(sorted(range(len(frames)), key=lambda index: scan.sources[index]))
     place = hd.UID()
@@ -67,7 +67,7 @@ def write_segmentation(slices: np.ndarray, scan: Volume, path: Path) -> None:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0][:200]
         raise InputError(
-            f"{path}: no segmentation can refer to these DICOM files ({reason}); use the .nii.gz"
+            f"no segmentation object {path.name}: it can't refer to these DICOM files ({reason}); use the .nii.gz"
         ) from error
     with whole(path) as temporary:
         segmentation.save_as(temporary)
@@ -95,6 +95,8 @@ def _header(file: Path, place: str) -> "Dataset":
     for name in MAY_BE_EMPTY:
         if name not in dataset:
             setattr(dataset, name, None)
+    if not dataset.get("Modality"):
+        dataset.Modality = "CT"
     if not dataset.get("FrameOfReferenceUID"):
         dataset.FrameOfReferenceUID = place
     return dataset

@@ -53,7 +53,7 @@ def test_round_trip_in_every_orientation(scans, tmp_path, index):
 
 def test_other_scans_have_no_source(scans, tmp_path):
     scan = read_scan(next((scans / "COVID-19-20").glob("*_ct.nii.gz")))
-    with pytest.raises(InputError, match="needs a scan of DICOM files"):
+    with pytest.raises(InputError, match=r"no segmentation object seg\.dcm: it needs a scan of DICOM files"):
         write_segmentation(scan.slices > 0, scan, tmp_path / "seg.dcm")
 
 
