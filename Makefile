@@ -26,20 +26,27 @@ lint: $(VENV)/ready
 gpu: $(if $(filter $(VENV)/%,$(RUN)),$(VENV)/ready)
 	$(RUN) -m benchmarks.gpu --data_root $(DATA) $(FLAGS)
 
+# An interrupted demo goes on where it was: a step is done once, a training is resumed. A finished one starts anew.
+RUNS := runs/demo
+once = [ -e $(RUNS)/.$(1) ] || { $(2) && touch $(RUNS)/.$(1); }
+train = $(RUN) $(1)_train.py `[ -e $(RUNS)/$(1)/last.pth ] && echo --resume $(RUNS)/$(1)/last.pth \
+	|| echo $(SMALL) --save_folder $(RUNS)/$(1) $(2)`
+predict = $(RUN) test.py --data_root $(DEMO) --pretrained_model $(RUNS)/$(1)/best.pth --img_save_folder $(RUNS)/$(2) \
+	--save_prob
+
 demo: $(VENV)/ready
-	rm -rf $(DEMO) runs/demo
-	$(RUN) -m data.phantom --out $(DEMO) --labeled 24 --unlabeled 160 --unlabeled_truth --test 100 --size 128
-	$(RUN) supervised_train.py $(SMALL) --epoch 100 --save_folder runs/demo/supervised
-	$(RUN) fake_labels_generator.py --data_root $(DEMO) --model_path runs/demo/supervised/best.pth \
-		--truth_path $(DEMO)/Unlabeled-Mask
-	$(RUN) semi_supervised_train.py $(SMALL) --epoch 50 --pretrained_model runs/demo/supervised/best.pth \
-		--semi_truth_path $(DEMO)/Unlabeled-Mask --save_folder runs/demo/semi_supervised
-	$(RUN) test.py --data_root $(DEMO) --pretrained_model runs/demo/supervised/best.pth \
-		--img_save_folder runs/demo/CARes-UNet --save_prob
-	$(RUN) test.py --data_root $(DEMO) --pretrained_model runs/demo/semi_supervised/best.pth \
-		--img_save_folder runs/demo/semi-CARes-UNet --save_prob
-	$(RUN) test.py --data_root $(DEMO) --predictions runs/demo/CARes-UNet/prob runs/demo/semi-CARes-UNet/prob \
-		--img_save_folder runs/demo/comparison --save_type overlay --table markdown
+	if [ -e $(RUNS)/.compared ] || [ ! -e $(RUNS)/.drawn ]; then rm -rf $(DEMO) $(RUNS); fi
+	mkdir -p $(RUNS)
+	$(call once,drawn,$(RUN) -m data.phantom --out $(DEMO) --labeled 24 --unlabeled 160 --unlabeled_truth --test 100 --size 128)
+	$(call once,trained,$(call train,supervised,--epoch 100))
+	$(call once,labeled,$(RUN) fake_labels_generator.py --data_root $(DEMO) --model_path $(RUNS)/supervised/best.pth \
+		--truth_path $(DEMO)/Unlabeled-Mask)
+	$(call once,trained_again,$(call train,semi_supervised,--epoch 50 --pretrained_model $(RUNS)/supervised/best.pth \
+		--semi_truth_path $(DEMO)/Unlabeled-Mask))
+	$(call once,predicted,$(call predict,supervised,CARes-UNet))
+	$(call once,predicted_again,$(call predict,semi_supervised,semi-CARes-UNet))
+	$(call once,compared,$(RUN) test.py --data_root $(DEMO) --predictions $(RUNS)/CARes-UNet/prob \
+		$(RUNS)/semi-CARes-UNet/prob --img_save_folder $(RUNS)/comparison --save_type overlay --table markdown)
 
 $(VENV)/ready: requirements.txt requirements-extras.txt requirements-dev.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or newer is needed: make PYTHON=...')"

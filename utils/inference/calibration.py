@@ -1,7 +1,7 @@
 """Make the maps of a network mean chances: divide its logits by a temperature (Guo et al., ICML 2017, section 4.2)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,29 +40,39 @@ def calibrate(path: Path, pairs: Sequence[Pair], reading: Reading = AS_STORED, *
     pairs: of images and masks, of which 64 are enough. settings: of ``Predictor``. It hardly changes masks. Raises
     InputError if a file can't be read.
     """
-    from scipy.optimize import minimize_scalar  # slow to import
-
     chosen = [pairs[index] for index in np.unique(np.linspace(0, len(pairs) - 1, ENOUGH).round().astype(int))]
+    fit = fit_of(path, chosen, reading, **settings)
+    temperature = best_temperature(fit)
+    save_checkpoint(path, read_checkpoint(path) | {"temperature": temperature})
+    return Calibration(temperature, fit(1.0).error, fit(temperature).error)
+
+
+def fit_of(
+    path: Path | str, pairs: Sequence[Pair], reading: Reading = AS_STORED, **settings: Any
+) -> Callable[[float], Fit]:
+    """A function that tells how the chances of a checkpoint fit the masks of ``pairs`` at a temperature."""
     model, preprocessing = load_model(path)
     predictor = Predictor((model, preprocessing), **settings)
-    slices = predictor.read([image for image, *_ in chosen])
-    truths = [np.asarray(read_mask(mask, reading)) > 0 for _, mask, *_ in chosen]
+    slices = predictor.read([image for image, *_ in pairs])
+    truths = [np.asarray(read_mask(mask, reading)) > 0 for _, mask, *_ in pairs]
 
-    def fit_at(log: float) -> Fit:
-        model.temperature = math.exp(log)  # type: ignore[assignment]
+    def fit_at(temperature: float) -> Fit:
+        model.temperature = temperature  # type: ignore[assignment]
         found = predictor.predict_slices(slices)
         return how_well([each.probabilities[1:].sum(dim=0).numpy() for each in found], truths)
 
-    before = fit_at(0.0)
-    best = minimize_scalar(
-        lambda log: fit_at(log).loss,
-        bounds=(math.log(COLDEST), math.log(HOTTEST)),
-        method="bounded",
-        options={"xatol": PRECISE},
+    return fit_at
+
+
+def best_temperature(fit: Callable[[float], Fit]) -> float:
+    """The temperature with the least loss."""
+    from scipy.optimize import minimize_scalar  # slow to import
+
+    bounds = (math.log(COLDEST), math.log(HOTTEST))
+    found = minimize_scalar(
+        lambda log: fit(math.exp(log)).loss, bounds=bounds, method="bounded", options={"xatol": PRECISE}
     )
-    temperature, after = math.exp(best.x), fit_at(best.x)
-    save_checkpoint(path, read_checkpoint(path) | {"temperature": temperature})
-    return Calibration(temperature, before.error, after.error)
+    return math.exp(found.x)
 
 
 def how_well(chances: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> Fit:
