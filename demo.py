@@ -60,7 +60,12 @@ def main() -> None:
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
         page = build_page(predictor, Path(folder))
         page.launch(
-            server_name="127.0.0.1", server_port=args.port, inbrowser=args.open, quiet=True, prevent_thread_lock=True
+            server_name="127.0.0.1",
+            server_port=args.port,
+            inbrowser=args.open,
+            quiet=True,
+            footer_links=[],
+            prevent_thread_lock=True,
         )
         print(f"{'page':<11} {page.local_url} (Ctrl-C ends it)", flush=True)
         page.block_thread()
@@ -133,7 +138,8 @@ def build_page(predictor: Predictor, folder: Path) -> "gradio.Blocks":
                 find = gr.Button("Find lesions", variant="primary", elem_id="find")
                 gr.Examples(examples, inputs=[files, truths], example_labels=["scan", "scan and truth", "slices"])
                 threshold = gr.Slider(0.02, 0.98, 0.5, step=0.02, label="threshold", elem_id="threshold")
-                layer = gr.Radio(LAYERS, value="lesions", label="layer", elem_id="layer")
+                info = "right and wrong, if the truth is known: white right, red too much, blue missed"
+                layer = gr.Radio(LAYERS, value="lesions", label="layer", info=info, elem_id="layer")
                 shape = gr.Radio(["outline", "fill"], value="outline", label="lesions as")
                 opacity = gr.Slider(0, 1, 0.5, step=0.05, label="opacity")
                 window = gr.Radio(list(WINDOWS), value="lung", label="window (scans)", elem_id="window")
