@@ -83,11 +83,15 @@ def draw_boxplot(path: Path, values: Mapping[str, Sequence[float]], label: str) 
     _save(figure, path)
 
 
-def draw_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
-    """Draw loss, learning rate and, if there is one, validation Dice over a run (the rows of its ``log.csv``)."""
+def draw_curves(rows: Sequence[dict[str, float]], path: Path, *, labeled_from: int | None = None) -> None:
+    """Draw loss, learning rate and, if they are known, Dice of validation and of pseudo labels over a run.
+
+    rows: of its ``log.csv``. labeled_from: the first epoch of the finish with labeled slices alone, if there is one.
+    """
     epochs = [row["epoch"] for row in rows]
     validated = "val_dice" in rows[0]
-    titles = ["loss", "learning rate"] + ["validation Dice"] * validated
+    labels = [(row["epoch"], row["label_dice"]) for row in rows if row.get("kept_share") and "label_dice" in row]
+    titles = ["loss", "learning rate"] + ["Dice"] * (validated or bool(labels))
     figure = _figure(11, 3.4)
     axes = figure.subplots(1, len(titles))
     for axis, title in zip(axes, titles, strict=True):
@@ -96,16 +100,23 @@ def draw_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
     loss, rate, *_ = axes
     loss.plot(epochs, [row["train_loss"] for row in rows], label="training")
     rate.plot(epochs, [row["lr"] for row in rows])
+    if labels:
+        axes[2].plot(*zip(*labels, strict=True), color="tab:green", label="pseudo labels")
+        axes[2].set_ylim(0, 1)
+        axes[2].legend(loc="lower right")
     if validated:
         dice = axes[2]
         scores = [row["val_dice"] for row in rows]
         highest = int(np.argmax(scores))
         loss.plot(epochs, [row["val_loss"] for row in rows], label="validation")
-        dice.plot(epochs, scores)
+        dice.plot(epochs, scores, label="validation")
         label = f"highest {scores[highest]:.3f}, epoch {epochs[highest]:.0f}"
         dice.plot(epochs[highest], scores[highest], "o", label=label)
         dice.legend(loc="lower right")
         dice.set_ylim(0, 1)
+    if labeled_from is not None and epochs[0] <= labeled_from <= epochs[-1]:
+        for axis in axes:
+            axis.axvline(labeled_from, color="gray", linestyle=":", label="labeled slices alone")
     loss.legend()
     loss.set_ylim(bottom=0)
     _save(figure, path)

@@ -27,10 +27,10 @@ class RunLog:
     them; without an earlier log, it starts a new one. Raises InputError if an earlier log is damaged.
     """
 
-    def __init__(self, folder: Path, *, epochs_done: int) -> None:
+    def __init__(self, folder: Path, *, epochs_done: int, labeled_from: int | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import; only training writes events
 
-        self.folder = folder
+        self.folder, self.labeled_from = folder, labeled_from
         log = folder / "log.csv"
         self.rows = [row for row in read_log(log) if row["epoch"] <= epochs_done] if log.exists() else []
         text = io.StringIO()
@@ -56,7 +56,7 @@ class RunLog:
 
     def draw(self, name: str, slices: LesionSlices, predictor: Predictor) -> None:
         """Write ``curves.png`` and ``<name>.png``: six of the slices, their true masks and predictions."""
-        draw_curves(self.rows, self.folder / "curves.png")
+        draw_curves(self.rows, self.folder / "curves.png", labeled_from=self.labeled_from)
         chosen = np.linspace(0, len(slices) - 1, min(len(slices), 6)).round().astype(int)
         columns = []
         for index in chosen:

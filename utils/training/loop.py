@@ -70,7 +70,7 @@ def fit(
     model, preprocessing = initial_model(config, start), method.labeled.preprocessing
     training = Training(model, config, steps_per_epoch=len(batches), trained=start is not None)
     done, best = _begin(training, config, start, steps_per_epoch=len(batches))
-    log = RunLog(folder, epochs_done=done)
+    log = RunLog(folder, epochs_done=done, labeled_from=method.best_restarts_at)
     run = {"script": script, "options": config.to_dict(), **slices}
     checkpoints = RunCheckpoints(config, training, {"preprocessing": preprocessing.to_dict(), "run": run})
     print(f"training    {_describe(training, config)}")
