@@ -54,9 +54,9 @@ def list_slices(folder: Path) -> list[Path]:
 
 def _where_instead(folder: Path) -> str:
     """What to do about a folder without images."""
-    child = next((c for c in files_of(folder) if any(file.suffix.lower() in SUFFIXES for file in files_of(c))), None)
     if packed := [file.name for file in files_of(folder) if file.suffix.lower() in PACKED]:
         return f"unpack {packed[0]} and give the folder that comes out"
+    child = next((c for c in files_of(folder) if any(file.suffix.lower() in SUFFIXES for file in files_of(c))), None)
     if child is None:
         return f"expected {' '.join(SUFFIXES)}, a scan or DICOM files"
     return (

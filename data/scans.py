@@ -53,11 +53,12 @@ def find_scans(path: Path, truths: Path | None = None) -> Found:
         raise InputError(
             f"{path}: two scans named {', '.join(doubled)}; their masks would be one file, rename one of each"
         )
+    if not scans:
+        return Found([])
     notes = [f"{len(slices)} slices beside the scans, such as {slices[0].name}, are left out"] if slices else []
     if unused := _unused(path, found):
         notes.append(f"no scan that can be read in {listed(unused)}; unpack what is packed")
-    note = one_note(*notes) if scans else ""
-    return Found(_with_truths(scans, truths) if truths and scans else scans, note)
+    return Found(_with_truths(scans, truths) if truths else scans, one_note(*notes))
 
 
 def _unused(folder: Path, scans: Sequence[Path]) -> list[str]:

@@ -82,7 +82,7 @@ def _beyond_all(values: np.ndarray, padding: np.ndarray | None) -> np.ndarray | 
     high = values.max()
     if high not in HIGHEST or high - values.max(initial=-np.inf, where=values < high) < FAR:
         return padding
-    return values == high if padding is None else padding | (values == high)
+    return _joined(padding, values == high)
 
 
 def _in_corners(values: np.ndarray, padding: np.ndarray | None) -> tuple[np.ndarray | None, str]:
@@ -100,7 +100,7 @@ def _in_corners(values: np.ndarray, padding: np.ndarray | None) -> tuple[np.ndar
     around = np.stack([air_in_corners(section == value) for section in values])
     if around.mean() < LEAST_AROUND:
         return padding, ""
-    return around if padding is None else padding | around, f"{value:g} around the slices interpreted as padding"
+    return _joined(padding, around), f"{value:g} around the slices interpreted as padding"
 
 
 def _darker_than_air(values: np.ndarray, padding: np.ndarray | None) -> np.ndarray | None:
@@ -112,7 +112,11 @@ def _darker_than_air(values: np.ndarray, padding: np.ndarray | None) -> np.ndarr
             return padding
         if not GAP <= rest.min(initial=np.inf, where=rest > low) - low < np.inf:
             return padding
-        padding = values <= low if padding is None else padding | (values <= low)
+        padding = _joined(padding, values <= low)
+
+
+def _joined(padding: np.ndarray | None, more: np.ndarray) -> np.ndarray:
+    return more if padding is None else padding | more
 
 
 def _offset_of(values: np.ndarray) -> int:

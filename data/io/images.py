@@ -246,18 +246,23 @@ def _converted(image: Image.Image, mode: str, path: Path) -> Image.Image:
         raise FileError(path, "has colours that can't be converted", "save it as gray levels", image.mode) from error
 
 
+def _check_start(path: Path, start: bytes) -> None:
+    """Raise FileError for files that are empty, or of which Pillow would read less than there is."""
+    if not start:
+        raise FileError(path, "is empty", "export or copy it again")
+    if start[:4] == b"\x89PNG" and start[24:25] == b"\x10" and start[25] in COLOURED:
+        raise FileError(path, "has colours of 16 bits, of which 8 would be lost", "save it as gray of 16 bits")
+
+
 def _open(path: Path) -> Image.Image:
     """The only page of an image file, in the orientation in which viewers show it, 0 for black."""
     stop_unless_file(path, "image")
     try:
         # Given a path, Pillow maps uncompressed TIFF into memory, and mixes its pixels up if it is turned by a quarter.
         with path.open("rb") as file:
-            start = file.read(26)
-        if not start:
-            raise FileError(path, "is empty", "export or copy it again")
-        if start[:4] == b"\x89PNG" and start[24:25] == b"\x10" and start[25] in COLOURED:
-            raise FileError(path, "has colours of 16 bits, of which 8 would be lost", "save it as gray of 16 bits")
-        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            _check_start(path, file.read(26))
+            file.seek(0)
+            image = Image.open(file, formats=FORMATS)
             if (pages := getattr(image, "n_frames", 1)) > 1:
                 raise FileError(path, "not a single slice", "save each page as a file of its own", f"{pages} pages")
             if image.width * image.height > (most := int(os.environ.get(LARGEST, MOST_PIXELS))):

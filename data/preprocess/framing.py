@@ -72,21 +72,28 @@ def frame_slice(gray: np.ndarray, *, within_lungs: bool = False) -> Frame:
 
     within_lungs: the lungs, closed over lesions, take the place of the body, also in a slice that is cropped already.
     """
+    frame = _framed(gray, within_lungs)
+    return (
+        frame.with_note("bright around the body; are the gray levels inverted?") if _is_bright_outside(gray) else frame
+    )
+
+
+def _framed(gray: np.ndarray, within_lungs: bool) -> Frame:
+    """``frame_slice``, whether or not the gray levels are as they should be."""
     inner, (height, width) = _without_border(gray), gray.shape
     has_border = inner != (0, 0, width, height)
     body, lungs = find_in_slice(gray[inner.top : inner.bottom, inner.left : inner.right])
-    note = "bright around the body; are the gray levels inverted?" if _is_bright_outside(gray) else ""
     air = float(lungs.mean()) * (inner.bottom - inner.top) * (inner.right - inner.left) / gray.size
     limit = close_lungs(lungs) if within_lungs else body
     limit = _placed(limit, inner, gray.shape) if has_border else limit
     if touches_borders(lungs):
-        return Frame(inner if has_border else None, limit if within_lungs else None, air, note)
+        return Frame(inner if has_border else None, limit if within_lungs else None, air)
     if lungs.mean() < LEAST_LUNG:
         if body.mean() > ALL_BODY:
-            return Frame(air=air, note=one_note("no lungs found, not cropped", note))
-        return Frame(None, np.zeros_like(body), air, one_note("no lungs found, not predicted", note))
+            return Frame(air=air, note="no lungs found, not cropped")
+        return Frame(None, np.zeros_like(body), air, "no lungs found, not predicted")
     left, top, right, bottom = _pixels(_box_edges(body, lungs), (inner.bottom - inner.top, inner.right - inner.left))
-    return Frame(Box(inner.left + left, inner.top + top, inner.left + right, inner.top + bottom), limit, air, note)
+    return Frame(Box(inner.left + left, inner.top + top, inner.left + right, inner.top + bottom), limit, air)
 
 
 def _is_bright_outside(gray: np.ndarray) -> bool:

@@ -156,7 +156,7 @@ def _explained(error: Exception) -> str | None:
     text = str(error)
     if "in DataLoader worker" in text:  # the last line of the traceback of a worker
         text = text.strip().splitlines()[-1].partition(": ")[2]
-        return next((advice for part, advice in RUNTIME_ERRORS.items() if part in text), text)
+        return _advice(text) or text
     if isinstance(error, ModuleNotFoundError):
         return f"the package {error.name} is missing; pip install -r requirements.txt"
     if isinstance(error, OSError):
@@ -169,6 +169,11 @@ def _explained(error: Exception) -> str | None:
         return NO_MEMORY
     if isinstance(error, InputError):
         return text
+    return _advice(text)
+
+
+def _advice(text: str) -> str | None:
+    """What to do about an error of torch, by its text; None if it is not known."""
     return next((advice for part, advice in RUNTIME_ERRORS.items() if part in text), None)
 
 

@@ -15,6 +15,7 @@ from data.io.images import read_image, read_mask
 from data.io.volumes import Volume, is_volume, read_labels, read_scan
 from data.preprocess.lungs import find_body, find_lungs
 from data.scans import find_scans
+from utils.evaluation.metrics import ratios
 from utils.inference.predictor import Predictor
 from utils.lesions import lesion_mask
 
@@ -39,6 +40,7 @@ class Study:
     lungs: np.ndarray | None = field(default=None, repr=False)
     notes: Sequence[str] = ("",)
     reliability: Sequence[float] = ()
+    _measured: dict[float, dict[str, float]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def mask(self, index: int, threshold: float) -> np.ndarray:
         """The lesions of a slice, bool ``(H, W)``."""
@@ -56,6 +58,11 @@ class Study:
     def measures(self, threshold: float) -> dict[str, float]:
         """Of a scan: volume of the lesions (mL, NaN if unknown), their number, their share of the lungs, and Dice if
         there is a truth; of slices, the share of all pixels."""
+        if threshold not in self._measured:
+            self._measured[threshold] = self._measure(threshold)
+        return self._measured[threshold]
+
+    def _measure(self, threshold: float) -> dict[str, float]:
         masks = [self.mask(index, threshold) for index in range(len(self.maps))]
         found: dict[str, float] = {}
         if self.volume is None:
@@ -65,12 +72,11 @@ class Study:
 
             whole = np.stack(masks)
             found |= burden(whole, self.volume.geometry)
-            if self.lungs is not None and (whole | self.lungs).any():
-                found["share_of_lungs"] = float(np.count_nonzero(whole) / np.count_nonzero(whole | self.lungs))
+            if self.lungs is not None and (size := np.count_nonzero(whole | self.lungs)):
+                found["share_of_lungs"] = float(np.count_nonzero(whole) / size)
         if self.truths is not None:
-            both = sum(np.count_nonzero(mask & truth) for mask, truth in zip(masks, self.truths, strict=True))
-            all_of_both = sum(mask.sum() + truth.sum() for mask, truth in zip(masks, self.truths, strict=True))
-            found["dice"] = float(2 * both / all_of_both) if all_of_both else 1.0
+            flat = (np.concatenate([part.ravel() for part in parts]) for parts in (masks, self.truths))
+            found["dice"] = ratios(*flat, undefined=1.0)["dice"]
         return found
 
 
@@ -120,9 +126,8 @@ def _slices(folder: Path, predictor: Predictor, masks: Path | None) -> Study:
     images = [np.asarray(read_image(file, slices.reading)) for file in files]
     truths = None
     if masks:
-        mask_of = dict(
-            pair_by_stem(folder if len(files) > 1 else files[0], masks if len(files) > 1 else _files(masks)[0])
-        )
+        one = len(files) == 1  # whatever its mask is named
+        mask_of = dict(pair_by_stem(files[0], _files(masks)[0]) if one else pair_by_stem(folder, masks))
         truths = [np.asarray(read_mask(mask_of[file])) > 0 for file in files]
     return Study(
         name=files[0].stem if len(files) == 1 else f"{len(files)} slices",

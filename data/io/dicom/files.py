@@ -43,12 +43,11 @@ def dicom_files(path: Path) -> Iterator[Path]:
     return filter(is_dicom, files_of(path) if path.is_dir() else [path])
 
 
-def other_files(folder: Path) -> list[str]:
-    """The names of files beside DICOM slices that may be slices, too, such as compressed ones."""
-    if not folder.is_dir():
-        return []
-    files = (file for file in files_of(folder) if file.is_file() and file.name.upper() != "DICOMDIR")
-    return [file.name for file in files if not is_dicom(file) and file.suffix.lower() not in (*NO_SLICES, *SUFFIXES)]
+def other_files(folder: Path, slices: Sequence[Path]) -> list[str]:
+    """The names of files beside DICOM ``slices`` that may be slices, too, such as compressed ones."""
+    taken = set(slices)
+    others = [file for file in files_of(folder) if file not in taken and file.name.upper() != "DICOMDIR"]
+    return [file.name for file in others if file.suffix.lower() not in (*NO_SLICES, *SUFFIXES) and file.is_file()]
 
 
 def read_files(folder: Path, files: Sequence[Path]) -> list[File]:
