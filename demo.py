@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from data.errors import InputError
+from data.errors import InputError, installed
 from utils.checkpoint import NAMES
 from utils.cli.machine import add_device_options
 from utils.cli.parser import Parser, number, run, settings
@@ -91,10 +91,8 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, P
 
 def build_page(predictor: Predictor, folder: Path) -> "gradio.Blocks":
     """The page. Files for it are written below ``folder``. Raises InputError without gradio."""
-    try:
-        import gradio as gr
-    except ModuleNotFoundError as error:
-        raise InputError("gradio is missing; pip install gradio") from error
+    installed("gradio")
+    import gradio as gr
 
     examples = draw_examples(folder / "examples")
 

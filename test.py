@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from data.errors import FileError, InputError, one_note
-from data.io.dicom.segmentation import highdicom, write_segmentation
+from data.errors import FileError, InputError, installed, one_note
+from data.io.dicom.segmentation import write_segmentation
 from data.io.volumes import write_like
 from data.scans import Scan
 from utils.cli.machine import add_device_options
@@ -109,7 +109,7 @@ def predict_and_score_scans(config: EvaluationConfig, prediction: PredictionConf
         suffix=".nii.gz",
     )
     if config.save_dicom_seg:
-        highdicom()  # fails before the first scan is predicted
+        installed("highdicom")  # fails before the first scan is predicted
     left_out: list[FileError] = []
     for scan, volume, soft, truth, reliability, note in predict_scans(predictor, scans, left_out, labels=config.label):
         mask = lesion_mask(soft, config.threshold)

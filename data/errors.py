@@ -3,7 +3,9 @@
 import errno
 from collections import defaultdict
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 
 class InputError(Exception):
@@ -41,6 +43,14 @@ ADVICE = {  # by the errors of the system that have nothing to do with what a fi
     errno.ENFILE: "close other programs",
     errno.EIO: "check the disk, or copy it from elsewhere",
 }
+
+
+def installed(name: str, install: str = "") -> ModuleType:
+    """An optional package. Raises InputError that says how to install it, by default alone."""
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        raise InputError(f"{name} is missing; pip install {install or name}") from error
 
 
 def unreadable(path: Path, error: Exception, kind: str) -> FileError:

@@ -10,21 +10,20 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data.errors import InputError
+from data.errors import InputError, installed
 from data.io.whole import whole, write_whole
 from data.preprocess.grays import DARKEST_TISSUE, SOFT_TISSUE
 from data.preprocess.preprocessing import Preprocessing
 from utils.checkpoint import fingerprint, load_model
 from utils.cli.parser import Parser, run
 
+PACKAGES = "onnx onnxscript onnxruntime"
 OPSET = 18  # the first with Pad as it is used here; OpenVINO and TensorRT know it
 SIZES = ((1, 192, 192), (2, 256, 224), (1, 77, 333))  # number, height, width of the slices to compare
 MOST_DIFFERENCE = 1e-4  # of probabilities; more means that the export is wrong
@@ -79,7 +78,7 @@ def export(model: nn.Module, path: Path) -> None:
     Raises InputError if the packages for it are missing.
     """
     for package in ("onnx", "onnxscript"):
-        _installed(package)
+        installed(package, PACKAGES)
     network = Probabilities(model.cpu()).eval().to(memory_format=torch.contiguous_format)
     path.parent.mkdir(parents=True, exist_ok=True)
     any_size = torch.export.Dim.DYNAMIC
@@ -117,7 +116,7 @@ def describe(checkpoint: str, preprocessing: Preprocessing, classes: int) -> dic
 
 def compare(model: nn.Module, path: Path, sizes: Sequence[tuple[int, int, int]] = SIZES) -> list[Comparison]:
     """Run both on the same random slices: the largest difference, and the median time a slice, in turn."""
-    session = _installed("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = installed("onnxruntime", PACKAGES).InferenceSession(str(path), providers=["CPUExecutionProvider"])
     network = Probabilities(model).eval()
     rows = []
     for count, height, width in sizes:
@@ -134,13 +133,6 @@ def compare(model: nn.Module, path: Path, sizes: Sequence[tuple[int, int, int]] 
         medians = [1000 * float(np.median(each)) / count for each in times]
         rows.append(Comparison((count, height, width), float(np.abs(ours - theirs).max()), *medians))
     return rows
-
-
-def _installed(name: str) -> ModuleType:
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        raise InputError(f"{name} is missing; pip install onnx onnxscript onnxruntime") from error
 
 
 if __name__ == "__main__":

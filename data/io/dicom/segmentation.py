@@ -2,12 +2,11 @@
 
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.errors import InputError
+from data.errors import InputError, installed
 from data.io.volumes import Volume
 from data.io.whole import whole
 
@@ -27,7 +26,7 @@ def write_segmentation(slices: np.ndarray, scan: Volume, path: Path) -> None:
     Raises InputError if the scan is not of DICOM files, if its headers lack what a segmentation needs, or without
     highdicom.
     """
-    hd = highdicom()
+    hd = installed("highdicom")
     coded = hd.sr.CodedConcept
     if not scan.sources:
         raise InputError(f"no segmentation object {path.name}: it needs a scan of DICOM files")
@@ -71,17 +70,6 @@ def write_segmentation(slices: np.ndarray, scan: Volume, path: Path) -> None:
         ) from error
     with whole(path) as temporary:
         segmentation.save_as(temporary)
-
-
-def highdicom() -> ModuleType:
-    """The package. Raises InputError that says how to install it."""
-    try:
-        import highdicom
-        import highdicom.seg
-        import highdicom.sr
-    except ModuleNotFoundError as error:
-        raise InputError("highdicom is missing; pip install highdicom") from error
-    return highdicom
 
 
 def _header(file: Path, place: str) -> "Dataset":
