@@ -18,10 +18,11 @@ from utils.cli.prediction import (
     parse_evaluation_options,
 )
 from utils.config import EvaluationConfig, PredictionConfig
-from utils.evaluation.cases import Case, Model, find_cases, find_models, score, score_all
+from utils.evaluation.cases import Case, Model, find_cases, find_models, leave_out_for_all, score, score_all
 from utils.evaluation.figures import draw_case, draw_scores, format_dice
 from utils.evaluation.report import report_scans, report_scores
-from utils.evaluation.scans import burden, draw_scan, score_scan
+from utils.evaluation.saved_scans import find_saved_scans, read_saved_scans, saved_files
+from utils.evaluation.scans import draw_scan, scan_row
 from utils.inference.predictor import Predictor
 from utils.inference.scans import predict_scans, scans_at
 from utils.lesions import lesion_mask, uncertainty
@@ -46,9 +47,12 @@ def test(config: EvaluationConfig, prediction: PredictionConfig) -> None:
     """Predict, or load, the masks of slices or scans, and score them."""
     images = config.test_img_path
     if config.pretrained_model and images and (scans := scans_at(images, config.test_msk_path)):
-        if config.lung_mask_path or config.table or config.save_type != "solo":
-            raise InputError("--lung_mask_path, --table, --save_type: apply to slices; leave them out for scans")
+        refuse_flags_of_slices(config)
         predict_and_score_scans(config, prediction, scans)
+        return
+    if config.predictions and config.test_msk_path and (saved := find_saved_scans(images, config.test_msk_path)):
+        refuse_flags_of_slices(config)
+        score_saved_scans(config, prediction, saved)
         return
     if config.save_dicom_seg:
         raise InputError("--save_dicom_seg: applies to DICOM scans; leave it out for slices")
@@ -61,6 +65,11 @@ def test(config: EvaluationConfig, prediction: PredictionConfig) -> None:
     if config.test_msk_path:
         overlay_by = config.sort if config.save_type == "overlay" else None
         draw_scores(results, models, cases, threshold=config.threshold, overlay_by=overlay_by)
+
+
+def refuse_flags_of_slices(config: EvaluationConfig) -> None:
+    if config.lung_mask_path or config.table or config.save_type != "solo":
+        raise InputError("--lung_mask_path, --table, --save_type: apply to slices; leave them out for scans")
 
 
 def predict_and_score(
@@ -125,12 +134,10 @@ def predict_and_score_scans(config: EvaluationConfig, prediction: PredictionConf
         if config.save_uncertainty:
             bits = (uncertainty(soft) / 255).astype(np.float32)
             write_like(bits, volume, results.path_of(scan.label, "uncertainty"))
-        row = {"image": scan.label.name, "slices": len(mask), **burden(mask, volume.geometry)}
-        if truth is not None:
-            row |= {f"true_{name}": value for name, value in burden(truth, volume.geometry).items()}
-            row |= score_scan(mask, truth, empty=config.empty)
+        row = scan_row(scan.label.name, mask, truth, volume.geometry, empty=config.empty)
         results.add_row(row | {"reliability": reliability, "note": note})
-        draw_scan(results.path_of(scan.label, "figures", ".png"), volume, prediction.window, mask, truth)
+        shown = {"prediction": mask} | ({} if truth is None else {"truth": truth})
+        draw_scan(results.path_of(scan.label, "figures", ".png"), volume.slices, prediction.window, shown)
     report_scans(results)
     report_review(results.rows)
     exit_if_left_out(left_out, len(scans))
@@ -156,6 +163,32 @@ def score_predictions(config: EvaluationConfig, cases: list[Case]) -> tuple[Resu
                 masks[f"{model.name}, Dice {format_dice(model.rows[index])}"] = mask
             draw_case(results.path_of(case.truth or case.path, "compare"), case, masks)
     return results, models
+
+
+def score_saved_scans(config: EvaluationConfig, prediction: PredictionConfig, scans: list[Scan]) -> None:
+    """Score the saved masks or maps of scans in every folder."""
+    left_out: list[FileError] = []
+    options = {name: getattr(prediction, name) for name in ("any_values", "hu_offset", "series")}
+    files = saved_files(scans, config.predictions)
+    results = ResultFolder(
+        config.img_save_folder,
+        table="scores.csv",
+        inputs=[scan.label for scan in scans],
+        made_by={"predictions": [str(folder) for folder in config.predictions], "threshold": config.threshold},
+        reads=config.reads,
+        suffix=".nii.gz",
+    )
+    for saved in read_saved_scans(scans, files, left_out, labels=config.label, most=config.map_max, **options):
+        masks = {name: lesion_mask(soft, config.threshold) for name, soft in saved.maps.items()}
+        label, truth = saved.scan.label, saved.truth
+        geometry = saved.volume.geometry
+        rows = {name: scan_row(label.name, mask, truth, geometry, empty=config.empty) for name, mask in masks.items()}
+        leave_out_for_all(list(rows.values()))
+        for name, row in rows.items():
+            results.add_row(({"model": name} if len(rows) > 1 else {}) | row | {"note": saved.notes[name]})
+        draw_scan(results.path_of(label, "figures", ".png"), saved.hu, prediction.window, masks | {"truth": truth})
+    report_scans(results)
+    exit_if_left_out(left_out, len(scans))
 
 
 if __name__ == "__main__":

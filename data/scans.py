@@ -61,6 +61,26 @@ def find_scans(path: Path, truths: Path | None = None) -> Found:
     return Found(_with_truths(scans, truths) if truths else scans, one_note(*notes))
 
 
+def find_truths(path: Path) -> list[Scan]:
+    """The true masks at ``path``, a volume or a folder of volumes: each as a scan of which nothing else is known."""
+    found = [path] if path.is_file() and is_volume(path) else [file for file in files_of(path) if is_volume(file)]
+    truths = [file for file in found if file.is_file() and not case_of(file).endswith("_ct")]
+    return [Scan(file, path / file.name if path.is_dir() else file, truth=file) for file in truths]
+
+
+def saved_for(scans: Sequence[Scan], folder: Path) -> list[Path]:
+    """The volume of each scan in a folder of saved masks or maps, by name; or that one volume, of one scan.
+
+    Raises InputError that names every scan without a volume.
+    """
+    if len(scans) == 1 and folder.is_file():
+        return [folder]
+    saved = {bare_case(file): file for file in files_of(folder) if file.is_file() and is_volume(file)}
+    if missing := [scan.label.name for scan in scans if bare_case(scan.label) not in saved]:
+        raise InputError(f"{folder}: no volume with the lesions of {listed(missing)}; add it under the scan's name")
+    return [saved[bare_case(scan.label)] for scan in scans]
+
+
 def _unused(folder: Path, scans: Sequence[Path]) -> list[str]:
     """The names of what a folder has beside scans, slices and notes: packed files, and folders without a scan."""
     used = {part for scan in scans for part in (scan, *scan.parents)}

@@ -98,6 +98,11 @@ def _doubts_on_size(volume: Volume) -> str:
     return f"{sides[0]:.3g} x {sides[1]:.3g} mm are not the size of a chest; check the spacing in the file"
 
 
+def read_volume(path: Path) -> Volume:
+    """A volume with the values of its file. Raises FileError if it can't be read."""
+    return _read(path, None)
+
+
 def read_labels(path: Path, scan: Volume, scan_path: Path, *, labels: Sequence[int] = ()) -> tuple[np.ndarray, str]:
     """The lesions of a scan, bool ``(S, H, W)``, and a note.
 
@@ -105,6 +110,35 @@ def read_labels(path: Path, scan: Volume, scan_path: Path, *, labels: Sequence[i
     if the file does not match the scan, or if it is not clear which values are lesion.
     """
     volume = _read(path, None)
+    note = _match(path, volume, scan, scan_path)
+    lesions = _lesions(path, volume.slices, labels)
+    note = one_note(note, "more lesion than background in its mask; is that inverted?" if lesions.mean() > 0.5 else "")
+    return lesions, note
+
+
+def read_saved(path: Path, scan: Volume, scan_path: Path, *, most: float | None = None) -> tuple[np.ndarray, str]:
+    """A saved map of lesion probability of a scan, uint8 ``(S, H, W)`` with 255 for certainty, and a note.
+
+    The file has a mask of 0 and one value, or fractions in [0, 1]; ``most``: the value of certainty of others. Raises
+    FileError if it does not match the scan, or has other values.
+    """
+    volume = _read(path, None)
+    note = _match(path, volume, scan, scan_path)
+    values = volume.slices
+    if not np.isfinite(values).all():
+        raise FileError(path, "contains voxels that are NaN or infinite", "export it again")
+    low, high = float(values.min()), float(values.max())
+    if most is None and low == 0 and len(levels := np.unique(values)) <= 2:
+        return (values == levels[-1]) * np.uint8(255 if high else 0), note
+    certain = most or 1.0
+    if low < -NEARLY or high > certain + NEARLY:
+        advice = "save 0 and one value, or fractions in [0, 1]; or say which value is certainty by --map_max"
+        raise FileError(path, "neither a mask nor a map of probabilities", advice, f"values from {low:g} to {high:g}")
+    return np.round(values * (255 / certain)).clip(0, 255).astype(np.uint8), note
+
+
+def _match(path: Path, volume: Volume, scan: Volume, scan_path: Path) -> str:
+    """Raise FileError unless a volume has the voxels of a scan; otherwise, a note if it is a bit off."""
     shapes = [each.slices.shape[::-1] for each in (volume, scan)]
     if shapes[0] != shapes[1]:
         sizes = " and ".join("x".join(map(str, shape)) for shape in shapes)
@@ -113,10 +147,7 @@ def read_labels(path: Path, scan: Volume, scan_path: Path, *, labels: Sequence[i
     if off > NEAR * scan.geometry.spacing.min():
         advice = "export mask and scan with one affine"
         raise FileError(path, f"differs in geometry from {scan_path.name}", advice, f"by up to {off:.3g} mm")
-    note = f"its mask is off by up to {off:.2g} mm" if off > SAME_PLACE * scan.geometry.spacing.min() else ""
-    lesions = _lesions(path, volume.slices, labels)
-    note = one_note(note, "more lesion than background in its mask; is that inverted?" if lesions.mean() > 0.5 else "")
-    return lesions, note
+    return f"its mask is off by up to {off:.2g} mm" if off > SAME_PLACE * scan.geometry.spacing.min() else ""
 
 
 def _lesions(path: Path, values: np.ndarray, labels: Sequence[int]) -> np.ndarray:

@@ -15,7 +15,7 @@ from data.folders import list_slices, pair_by_stem
 from data.io.images import has_floats, read_all, read_image, read_lungs, read_map, read_mask, size_of
 from data.io.reading import AS_STORED, Reading
 from data.labels import IGNORED_GRAY
-from utils.evaluation.metrics import SCORES, evaluate, follows_empty_rule
+from utils.evaluation.metrics import evaluate, follows_empty_rule
 from utils.lesions import lesion_mask
 
 MOST_CLASSES = 8  # of class indices
@@ -137,7 +137,7 @@ def find_models(
     """
     models = []
     most = float(scale or 1)
-    for name, folder in zip(_names(folders), folders, strict=True):
+    for name, folder in zip(names_of(folders), folders, strict=True):
         truths = [case.truth for case in cases if case.truth]
         map_of = dict(pair_by_stem(truths[0].parent, folder, ("truth", "prediction")))
 
@@ -237,14 +237,19 @@ def score_all(models: Sequence[Model], cases: Sequence[Case], *, threshold: floa
                 model.rows.append(score(case, model.read(index, case.size()), threshold=threshold, empty=empty))
                 bar.update()
     for rows in zip(*(model.rows for model in models), strict=True):
-        for name in SCORES:
-            if any(math.isnan(row[name]) for row in rows):
-                for row in rows:
-                    row[name] = math.nan
+        leave_out_for_all(rows)
     return [{"model": model.name, **row} for model in models for row in model.rows]
 
 
-def _names(folders: Sequence[Path]) -> list[str]:
+def leave_out_for_all(rows: Sequence[dict]) -> None:
+    """Leave out (NaN) what is left out for one model, in the rows of all models for an image or a scan."""
+    for name in rows[0]:
+        if any(isinstance(row[name], float) and math.isnan(row[name]) for row in rows):
+            for row in rows:
+                row[name] = math.nan
+
+
+def names_of(folders: Sequence[Path]) -> list[str]:
     """The part of their paths in which folders differ: a and b for out/a/prob and out/b/prob."""
     parts = [folder.resolve().parts for folder in folders]
     while len(parts) > 1 and len({path[-1] for path in parts}) == 1:

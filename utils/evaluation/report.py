@@ -64,7 +64,7 @@ def report_scores(
             caption = f"Mean (standard deviation) over {len(rows)} images; {protocol}: {rule}."
             publication.append(publication_table(summaries, table, caption=caption))
     _print_tables(summary)
-    summary["comparisons"] = _compare(models)
+    summary["comparisons"] = _compare({model.name: model.rows for model in models})
     results.write_summary(summary)
     if table:
         path = results.folder / {"markdown": "table.md", "latex": "table.tex"}[table]
@@ -73,19 +73,33 @@ def report_scores(
 
 
 def report_scans(results: ResultFolder) -> None:
-    """Print a row for each scan and the mean (std) over scans, which also goes to ``summary.json``."""
-    rows = results.rows
-    print(f"\n{'results':<11} {len(rows)} scans; {results.table}")
-    if not rows:
-        return
-    columns = [name for name in rows[0] if name not in ("image", "slices", "note")]
+    """Print a row for each scan and the mean (std) over scans, which also goes to ``summary.json``.
+
+    Rows that have a ``model`` are reported by model, and models compared.
+    """
+    print(f"\n{'results':<11} {len({row['image'] for row in results.rows})} scans; {results.table}")
+    models: dict[str, list[dict]] = {}
+    for row in results.rows:
+        models.setdefault(row.get("model", ""), []).append(row)
+    found = {name: _report_rows(name, rows) for name, rows in models.items()}
+    if len(found) > 1:
+        compared = _compare(models)
+        scans = len(next(iter(models.values())))
+        results.write_summary({"scans": scans, "models": found, "comparisons": compared})
+    elif found:
+        results.write_summary({"scans": len(results.rows), **found[""]})
+
+
+def _report_rows(model: str, rows: Sequence[dict]) -> dict[str, dict]:
+    """Print the rows of a model. Returns the mean and the deviation of each column."""
+    columns = [name for name in rows[0] if name not in ("model", "image", "slices", "note")]
     summary = {name: summarise([row[name] for row in rows]) for name in columns}
-    lines = [["scan", *columns]]
+    lines = [[printable(model) or "scan", *columns]]
     lines += [[printable(row["image"]), *(_shown(name, row[name]) for name in columns)] for row in rows]
     means = (summary[name] for name in columns)
     lines.append(["mean (std)", *("-" if m["mean"] is None else f"{m['mean']:.3f} ({m['std']:.3f})" for m in means)])
     print(aligned(lines))
-    results.write_summary({"scans": len(rows), **summary})
+    return summary
 
 
 def _shown(name: str, value: float) -> str:
@@ -108,15 +122,17 @@ def _print_tables(summary: dict) -> None:
     print("mean (std) [95 % bootstrap interval of the mean] over images, each at the size of its true mask")
 
 
-def _compare(models: Sequence[Model]) -> list[dict]:
+def _compare(models: dict[str, list[dict]]) -> list[dict]:
+    """Compare the Dice of each model with that of the first, by their rows."""
     comparisons = []
-    for model in models[1:]:
-        found = compare_paired(models[0].rows, model.rows, "dice")
-        comparisons.append({"models": [models[0].name, model.name], "score": "dice", **found})
+    (first, reference), *others = models.items()
+    for name, rows in others:
+        found = compare_paired(reference, rows, "dice")
+        comparisons.append({"models": [first, name], "score": "dice", **found})
         if found["difference"] is not None:
             low, high = found["ci95"]
             print(
-                f"{model.name} against {models[0].name}: Dice {found['difference']:+.3f} [{low:+.3f}, {high:+.3f}], "
+                f"{name} against {first}: Dice {found['difference']:+.3f} [{low:+.3f}, {high:+.3f}], "
                 f"p = {found['wilcoxon_p']:.2g} (Wilcoxon signed-rank, paired by image)"
             )
     return comparisons

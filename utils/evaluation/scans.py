@@ -4,12 +4,23 @@ from pathlib import Path
 
 import numpy as np
 
-from data.io.volumes import Geometry, Volume
+from data.io.volumes import Geometry
 from data.preprocess.window import Window
 from utils.evaluation.metrics import EMPTY_RULES, ratios
 from utils.output.pictures import Panel, draw_sheet
 
 SHOWN = 6  # slices of a scan
+
+
+def scan_row(
+    name: str, mask: np.ndarray, truth: np.ndarray | None, geometry: Geometry, *, empty: str
+) -> dict[str, str | float]:
+    """The row of a scan in a table: burden of its mask, bool ``(S, H, W)``, and scores if there is a truth."""
+    row: dict[str, str | float] = {"image": name, "slices": len(mask), **burden(mask, geometry)}
+    if truth is not None:
+        row |= {f"true_{name}": value for name, value in burden(truth, geometry).items()}
+        row |= score_scan(mask, truth, empty=empty)
+    return row
 
 
 def burden(mask: np.ndarray, geometry: Geometry) -> dict[str, float]:
@@ -29,13 +40,17 @@ def score_scan(mask: np.ndarray, truth: np.ndarray, *, empty: str) -> dict[str, 
     return {**found, "slice_dice": float(np.nanmean(by_slice)) if not np.isnan(by_slice).all() else undefined}
 
 
-def draw_scan(path: Path, volume: Volume, window: Window, mask: np.ndarray, truth: np.ndarray | None) -> None:
-    """Draw the slices with the most lesion, in order, with the prediction and, below it, the truth laid over them."""
-    amount = mask.sum(axis=(1, 2)) + (truth.sum(axis=(1, 2)) if truth is not None else 0)
+def draw_scan(path: Path, hu: np.ndarray | None, window: Window, masks: dict[str, np.ndarray]) -> None:
+    """Draw the slices with the most lesion, in order: a row for each mask, by name, laid over them.
+
+    hu: ``(S, H, W)``, or None for a black background; masks: bool ``(S, H, W)``.
+    """
+    amount = sum(mask.sum(axis=(1, 2), dtype=int) for mask in masks.values())
     chosen = np.sort(np.argsort(amount, kind="stable")[-SHOWN:])
-    images = [window.to_gray(volume.slices[index]) / 255 for index in chosen]
-    rows = []
-    for name, labels in (("prediction", mask), ("truth", truth)):
-        if labels is not None:
-            rows.append([Panel(i, labels[k], f"slice {k}, {name}") for i, k in zip(images, chosen, strict=True)])
+    first = next(iter(masks.values()))
+    images = [np.zeros(first.shape[1:]) if hu is None else window.to_gray(hu[k]) / 255 for k in chosen]
+    rows = [
+        [Panel(image, mask[k], f"slice {k}, {name}") for image, k in zip(images, chosen, strict=True)]
+        for name, mask in masks.items()
+    ]
     draw_sheet(path, rows)

@@ -13,7 +13,7 @@ from data.io.reading import Reading
 from utils.output.folder import in_order_of_review
 
 NEARLY_BLACK = 0.05  # mean gray of 1; chest CT in a lung window has about 0.4
-WINDOW = "window them first, or give 16-bit slices in Hounsfield units (README.md, Your own data)"
+WINDOW = "window them first, or give 16-bit slices in Hounsfield units (docs/data.md)"
 
 
 def report_pairs(name: str, slices: LesionSlices | None) -> None:

@@ -31,7 +31,8 @@ def write_files(study: Study, look: Look, folder: Path) -> list[Path]:
         write_like(np.stack(masks).astype(np.uint8), study.volume, mask_file)
         write_like((np.stack(study.maps) / 255).astype(np.float32), study.volume, map_file)
         truth = None if study.truths is None else np.stack(study.truths)
-        draw_scan(report, study.volume, WINDOWS[look.window], np.stack(masks), truth)
+        shown = {"prediction": np.stack(masks)} | ({} if truth is None else {"truth": truth})
+        draw_scan(report, study.volume.slices, WINDOWS[look.window], shown)
         return [mask_file, map_file, table, report]
     parts = {"mask": [mask * np.uint8(255) for mask in masks], "map": list(study.maps)}
     archives = [_images(study, pictures, folder / f"{study.name}_{kind}") for kind, pictures in parts.items()]
