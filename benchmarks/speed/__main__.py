@@ -1,6 +1,6 @@
 """Time and memory of CARes-UNet against the published computation, side by side: ``python -m benchmarks.speed``.
 
-Writes speed.json and speed.md, a table for benchmarks/RESULTS.md. Run nothing else on the machine while it measures.
+Writes speed.json and speed.md, a table for docs/experiments.md. Run nothing else on the machine while it measures.
 """
 
 from pathlib import Path
