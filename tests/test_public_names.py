@@ -24,8 +24,8 @@ def python(folder, code):
     return subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def test_the_python_of_the_readme(phantom, scans, tmp_path):
-    predict, train = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_what_the_python_of_the_docs_returns(phantom, scans, tmp_path):
+    predict, train, _ = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
     train = train.replace("datasets/phantom", str(phantom)).replace(
         "base_channels=8, epoch=20", "base_channels=2, epoch=1"
     )
