@@ -13,10 +13,9 @@ import numpy as np
 from PIL import Image
 
 from data.errors import InputError, installed
-from utils.checkpoint import NAMES
 from utils.cli.machine import add_device_options
 from utils.cli.parser import Parser, number, run, settings
-from utils.cli.prediction import add_prediction_options
+from utils.cli.prediction import add_networks_option, add_prediction_options
 from utils.config import PredictionConfig
 from utils.evaluation.tables import in_litres
 from utils.inference.predictor import Predictor
@@ -73,14 +72,7 @@ def main() -> None:
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, PredictionConfig]:
     parser = Parser(__doc__, prog="demo.py")
-    parser.add_argument(
-        *("--pretrained_model", "--model"),
-        dest="pretrained_model",
-        nargs="+",
-        default=["small"],
-        metavar="PTH",
-        help=f"checkpoint, or one of weights/: {NAMES}; several: the mean of their maps",
-    )
+    add_networks_option(parser, "--pretrained_model", default=["small"])
     parser.add_argument("--port", type=number(int, 0, 65535), default=None, help="default: 7860 or the next free one")
     parser.add_argument("--open", action=argparse.BooleanOptionalAction, default=False, help="open a browser")
     add_prediction_options(parser)

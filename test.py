@@ -185,7 +185,7 @@ def score_saved_scans(config: EvaluationConfig, prediction: PredictionConfig, sc
         rows = {name: scan_row(label.name, mask, truth, geometry, empty=config.empty) for name, mask in masks.items()}
         leave_out_for_all(list(rows.values()))
         for name, row in rows.items():
-            results.add_row(({"model": name} if len(rows) > 1 else {}) | row | {"note": saved.notes[name]})
+            results.add_row({"model": name, **row, "note": saved.notes[name]})
         draw_scan(results.path_of(label, "figures", ".png"), saved.hu, prediction.window, masks | {"truth": truth})
     report_scans(results)
     exit_if_left_out(left_out, len(scans))

@@ -12,8 +12,7 @@ from statistics import fmean
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.crossval.setting import trained_folds
-from data.errors import InputError
+from benchmarks.crossval.setting import held_out
 from data.folders import pair_by_stem
 from data.io.images import read_pair
 from utils.cli.machine import add_device_options
@@ -41,24 +40,19 @@ def main() -> None:
     add_device_options(parser)
     args = parser.parse_args()
     pairs = pair_by_stem(*(args.data_root / DEFAULT_FOLDERS[name] for name in ("train_img_path", "train_msk_path")))
-    folds = [
-        (checkpoint, [pair for pair in pairs if pair[0].name in names])
-        for checkpoint, names in trained_folds(args.model)
-    ]
-    if not folds:
-        raise InputError(f"{args.model}: no fold is trained; run benchmarks.crossval first")
+    networks = held_out(args.model, pairs)
     config = vars(settings(args, PredictionConfig))
     dice, reliability = [], []
-    for checkpoint, held_out in folds:
+    for checkpoint, unseen in networks:
         predictor = Predictor(checkpoint, **config)
-        for pair in tqdm(held_out, desc="predicting", unit="slice", disable=None):
+        for pair in tqdm(unseen, desc="predicting", unit="slice", disable=None):
             gray, mask = (np.asarray(part) for part in read_pair(pair))
             found = predictor.predict(gray)
             reliability.append(found.reliability)
             dice.append(ratios(found.mask, mask > 0, undefined=1.0)["dice"])
     report(np.array(dice), np.array(reliability))
     if args.calibrate:
-        fits = [fit_of(checkpoint, held_out, **config) for checkpoint, held_out in folds]
+        fits = [fit_of(checkpoint, unseen, **config) for checkpoint, unseen in networks]
         best = [best_temperature(fit) for fit in fits]
         for index, fit in enumerate(fits):
             others = [temperature for other, temperature in enumerate(best) if other != index]

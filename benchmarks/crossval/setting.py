@@ -1,7 +1,7 @@
 """A setting that is cross-validated: its folders, and the record of what must not change."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +77,21 @@ def trained_folds(setting: Path) -> Iterator[tuple[Path, list[str]]]:
     for run in sorted(setting.glob("seed_*_fold_*/run")):
         if is_finished(run):
             yield run / "best.pth", folds[int(run.parent.name.rpartition("_")[2])]
+
+
+def held_out(model: Path, pairs: Sequence[Pair]) -> list[tuple[Path, list[Pair]]]:
+    """Each network of a setting, ``OUT/NAME``, with the pairs that it was not trained on; a checkpoint, with all pairs.
+
+    Raises InputError if no network of the setting is trained.
+    """
+    if not model.is_dir():
+        return [(model, list(pairs))]
+    networks = [
+        (checkpoint, [pair for pair in pairs if pair[0].name in names]) for checkpoint, names in trained_folds(model)
+    ]
+    if not networks:
+        raise InputError(f"{model}: no fold is trained; run benchmarks.crossval first")
+    return networks
 
 
 def stop_if_untrained(runs: list[Path], name: str) -> None:

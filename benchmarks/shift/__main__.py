@@ -14,11 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.crossval.setting import trained_folds
+from benchmarks.crossval.setting import held_out
 from benchmarks.shift.field import widen
 from benchmarks.shift.grays import SHIFTS, shifted
 from benchmarks.shift.scans import scan_with_lesions
-from data.errors import InputError
 from data.folders import Pair, pair_by_stem
 from data.io.images import read_pair
 from data.preprocess.window import LUNG
@@ -58,19 +57,10 @@ def main() -> None:
         args.msk_path or args.data_root / DEFAULT_FOLDERS["train_msk_path"],
     )
     rows: list[Scored] = []
-    for checkpoint, held_out in networks(args.model, pairs):
+    for checkpoint, unseen in held_out(args.model, pairs):
         predictor = Predictor(checkpoint, **vars(settings(args, PredictionConfig)))
-        rows += score(predictor, held_out, args.draws)
+        rows += score(predictor, unseen, args.draws)
     report(rows, args.model, args.out)
-
-
-def networks(model: Path, pairs: Sequence[Pair]) -> Iterator[tuple[Path, Sequence[Pair]]]:
-    """Each checkpoint with the slices to score it on: those held out from it, or all."""
-    if not model.is_dir():
-        yield model, pairs
-        return
-    for checkpoint, names in trained_folds(model):
-        yield checkpoint, [pair for pair in pairs if pair[0].name in names]
 
 
 def score(predictor: Predictor, pairs: Sequence[Pair], draws: int) -> Iterator[Scored]:
@@ -101,8 +91,6 @@ def scored(kind: str, mask: np.ndarray, truth: np.ndarray) -> Scored:
 
 def report(rows: Sequence[Scored], model: Path, out: Path | None) -> None:
     """Print a row for each kind of slices, and write it to a file."""
-    if not rows:
-        raise InputError(f"{model}: no fold is trained; run benchmarks.crossval first")
     result = {}
     for kind in dict.fromkeys(row.kind for row in rows):
         own = [row for row in rows if row.kind == kind]

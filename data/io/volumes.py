@@ -90,8 +90,8 @@ def read_scan(
 def _doubts_on_size(volume: Volume) -> str:
     """A note if the file does not tell the size of voxels, or if slices of that size are no chest."""
     if not volume.geometry.knows_spacing:
-        known = "mL are unknown" in volume.note  # said by the reader
-        return "" if known else "no spacing of voxels in the file, volumes in mL are unknown"
+        # The note of a DICOM series says which distance is missing.
+        return "" if volume.sources else "no spacing of voxels in the file, volumes in mL are unknown"
     sides = sorted(volume.geometry.spacing * volume.geometry.size)[-2:]
     if max(volume.geometry.size) < SMALLEST or (sides[0] >= NARROWEST and sides[1] <= WIDEST):
         return ""

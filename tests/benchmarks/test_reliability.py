@@ -6,11 +6,13 @@ from helpers import ROOT, call_here
 from benchmarks import reliability
 
 
-def test_it_ranks_and_calibrates_the_slices_held_out(phantom, monkeypatch):
+def test_it_ranks_and_calibrates_the_slices_held_out(phantom, monkeypatch, tmp_path):
     files = sorted(path.name for path in (phantom / "Train-Image").iterdir())
     small = ROOT / "weights" / "small.pth"
-    monkeypatch.setattr(reliability, "trained_folds", lambda model: [(small, files[:2]), (small, files[2:4])])
-    flags = ["setting", "--data_root", phantom, "--device", "cpu", "--image_size", 48, "--calibrate"]
+    monkeypatch.setattr(
+        "benchmarks.crossval.setting.trained_folds", lambda model: [(small, files[:2]), (small, files[2:4])]
+    )
+    flags = [tmp_path, "--data_root", phantom, "--device", "cpu", "--image_size", 48, "--calibrate"]
     code, printed, error = call_here("benchmarks.reliability", *flags)
     assert code == 0, error
     assert "4, Dice" in printed and printed.count("(its own") == 2

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from data.folders import FOLDERS
 from data.labels import IGNORED_GRAY
@@ -31,6 +32,19 @@ def add_prediction_options(parser: Parser) -> None:
     add_options(group, PredictionConfig, helps)
 
 
+def add_networks_option(group: argparse._ActionsContainer, flag: str, **options: Any) -> None:
+    """The flag of the networks to predict with, by its published name or ``--model``."""
+    group.add_argument(
+        *(flag, "--model"),
+        dest=flag.removeprefix("--"),
+        type=Path,
+        nargs="+",
+        metavar="PTH",
+        help=f"checkpoint, or one of weights/: {NAMES}; several: the mean of their maps",
+        **options,
+    )
+
+
 def add_score_options(parser: Parser) -> None:
     """The flags that decide the scores."""
     helps = {
@@ -44,14 +58,7 @@ def add_evaluation_options(parser: Parser) -> None:
     """The flags of test.py for its input and its results."""
     group = parser.add_argument_group("input")
     source = group.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        *("--pretrained_model", "--model"),
-        dest="pretrained_model",
-        type=Path,
-        nargs="+",
-        metavar="PTH",
-        help=f"checkpoint, or one of weights/: {NAMES}; several: the mean of their maps",
-    )
+    add_networks_option(source, "--pretrained_model")
     source.add_argument(
         "--predictions", type=Path, nargs="+", metavar="DIR", help="folders of saved maps or masks, one for each model"
     )
@@ -95,15 +102,7 @@ def add_evaluation_options(parser: Parser) -> None:
 
 def add_labeling_options(parser: Parser) -> None:
     """The flags of fake_labels_generator.py for its input and its masks."""
-    parser.add_argument(
-        *("--model_path", "--model"),
-        dest="model_path",
-        type=Path,
-        nargs="+",
-        required=True,
-        metavar="PTH",
-        help=f"checkpoint of supervised_train.py, or one of weights/: {NAMES}; several: the mean of their maps",
-    )
+    add_networks_option(parser, "--model_path", required=True)
     parser.add_argument("--data_root", type=Path, default=Path("."), help="folder that contains the folders below")
     parser.add_argument(
         *("--Image_dir", "--images"),

@@ -141,20 +141,23 @@ def find_models(
         truths = [case.truth for case in cases if case.truth]
         map_of = dict(pair_by_stem(truths[0].parent, folder, ("truth", "prediction")))
 
-        def look(truth: Path, map_of: dict[Path, Path] = map_of) -> tuple[frozenset[int], bool, int]:
+        def look(truth: Path, map_of: dict[Path, Path] = map_of) -> tuple[frozenset[int], bool, int, bool]:
             path, expected = map_of[truth], Case(None, truth).size()
             soft = read_map(path, most)
             size = soft.shape[::-1]
             if size != expected and not resize:
                 sizes = "{}x{}, the truth {}x{}".format(*size, *expected)
                 raise FileError(path, "differs in size from its true mask", "leave out --no-resize to resize it", sizes)
-            return frozenset(np.unique(soft).tolist()), size != expected, int(np.iinfo(soft.dtype).max)
+            limit = int(np.iinfo(soft.dtype).max)
+            return frozenset(np.unique(soft).tolist()), size != expected, limit, has_floats(path)
 
-        levels, resized, limits = zip(*read_all(look, truths), strict=True)
+        levels, resized, limits, floats = zip(*read_all(look, truths), strict=True)
         _stop_at_other_scales([map_of[truth] for truth in truths], levels)
         lesion = _level_of_lesions(levels)
-        floats = has_floats(map_of[truths[0]])  # read_map scales them
-        certain = 255 if lesion is not None or floats else scale or _scale_of(folder, levels, max(limits))
+        if lesion is None and len(set(floats)) > 1:
+            raise InputError(f"{folder}: has maps of floats and of whole numbers; save all in one type")
+        scaled = lesion is not None or floats[0]  # read_map scales floats
+        certain = 255 if scaled else scale or _scale_of(folder, levels, max(limits))
         model = Model(name, [map_of[truth] for truth in truths], lesion, certain, most)
         models.append(model)
         kind = "soft maps" if lesion is None else f"masks of 0 and {lesion}"

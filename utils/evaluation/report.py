@@ -82,12 +82,11 @@ def report_scans(results: ResultFolder) -> None:
     for row in results.rows:
         models.setdefault(row.get("model", ""), []).append(row)
     found = {name: _report_rows(name, rows) for name, rows in models.items()}
-    if len(found) > 1:
-        compared = _compare(models)
-        scans = len(next(iter(models.values())))
-        results.write_summary({"scans": scans, "models": found, "comparisons": compared})
-    elif found:
+    if "" in found:
         results.write_summary({"scans": len(results.rows), **found[""]})
+    elif found:
+        scans = len(next(iter(models.values())))
+        results.write_summary({"scans": scans, "models": found, "comparisons": _compare(models)})
 
 
 def _report_rows(model: str, rows: Sequence[dict]) -> dict[str, dict]:

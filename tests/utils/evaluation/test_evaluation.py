@@ -117,6 +117,12 @@ def test_soft_maps_of_16_bits_and_floats(call, data, predicted, tmp_path):
         for file in list_slices(predicted / "prob"):
             Image.fromarray(change(np.asarray(Image.open(file)))).save(tmp_path / name / f"{file.stem}.tif")
     score(call, data, tmp_path / "scores", tmp_path / "16", tmp_path / "float", predicted / "prob")
+    mixed = shutil.copytree(tmp_path / "float", tmp_path / "mixed")
+    file = list_slices(mixed)[-1]
+    file.unlink()
+    shutil.copy(predicted / "prob" / f"{file.stem}.png", mixed)
+    flags = ["--data_root", data, "--predictions", mixed, "--img_save_folder", tmp_path / "no"]
+    refused(call, "test", *flags, names=[mixed, "floats and of whole numbers"], kept=tmp_path)
     rows = table(tmp_path / "scores")
     for row in rows:
         del row["model"]

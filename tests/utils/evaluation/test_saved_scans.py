@@ -56,9 +56,8 @@ def test_they_score_as_when_they_were_predicted(call, scans, tmp_path):
         code, printed, error = call("test", "--predictions", saved, *flags, "--out", out)
         assert code == 0 and "5 scans" in printed, error
         for row, was in zip(rows(out / "scores.csv"), expected, strict=True):
-            assert {name: row[name] for name in row if name != "note"} == {
-                name: was[name] for name in was if name not in ("note", "reliability")
-            }
+            scores = {name: was[name] for name in was if name not in ("note", "reliability")}
+            assert row == {"model": saved.name, **scores, "note": row["note"]}
         assert len(list((out / "figures").glob("*.png"))) == 5 and not list(out.glob("*.nii.gz"))
 
 
