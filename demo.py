@@ -1,8 +1,9 @@
 """Show the lesions of slices and scans on a page in the browser, on this machine alone."""
 
 import argparse
-import math
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,18 +18,17 @@ from utils.cli.machine import add_device_options
 from utils.cli.parser import Parser, number, run, settings
 from utils.cli.prediction import add_networks_option, add_prediction_options
 from utils.config import PredictionConfig
-from utils.evaluation.tables import in_litres
 from utils.inference.predictor import Predictor
-from utils.viewer.drawing import LAYERS, WINDOWS, Look, draw, draw_burden, slice_at
-from utils.viewer.files import write_files
+from utils.viewer.drawing import LAYERS, WINDOWS, WITHOUT_TRUTH, Look, draw, draw_burden, slice_at
+from utils.viewer.files import summary, write_files
 from utils.viewer.study import Study, read_study
 
 if TYPE_CHECKING:
     import gradio
 
 ABOUT = """# CARes-UNet: COVID-19 lesions in chest CT
-Drop a slice, several slices, a NIfTI scan, or a DICOM series (all of its files, or a zip). Everything stays on this
-machine and is forgotten when the page is closed. **For research only, not for diagnosis.**"""
+Drop a slice, several slices, a NIfTI scan, or a DICOM series (all of its files); each also as a zip. Everything stays
+on this machine; files are deleted after an hour and when the program ends. **For research only, not for diagnosis.**"""
 EMPTY = "Drop a file, or choose an example."
 # The wheel over the picture, and the arrow keys, move the slider of the slice.
 KEYS = """
@@ -41,9 +41,14 @@ KEYS = """
     for (const kind of ['input', 'change', 'pointerup']) input.dispatchEvent(new Event(kind, {bubbles: true}));
   };
   document.addEventListener('keydown', (event) => {
-    if (['INPUT', 'TEXTAREA'].includes(document.activeElement.tagName)) return;
+    const focus = document.activeElement;
+    if (focus.tagName === 'TEXTAREA' || (focus.tagName === 'INPUT' && focus.type !== 'range')) return;
     const by = {ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1}[event.key];
     if (by) { move(by); event.preventDefault(); }
+  });
+  // After a click on a choice, the arrow keys belong to the slices again; whoever comes by Tab keeps them.
+  document.addEventListener('click', (event) => {
+    if (event.detail && event.target.type === 'radio') event.target.blur();
   });
   document.addEventListener('wheel', (event) => {
     if (event.target.closest('#view')) { move(event.deltaY > 0 ? 1 : -1); event.preventDefault(); }
@@ -55,17 +60,24 @@ KEYS = """
 def main() -> None:
     args, prediction = parse()
     predictor = Predictor(*args.pretrained_model, **vars(prediction))
+    for number_ in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(number_, lambda *_: sys.exit(0))  # which deletes the files of the page
     with tempfile.TemporaryDirectory(prefix="cares_unet_") as folder:
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
         page = build_page(predictor, Path(folder))
-        page.launch(
-            server_name="127.0.0.1",
-            server_port=args.port,
-            inbrowser=args.open,
-            quiet=True,
-            footer_links=[],
-            prevent_thread_lock=True,
-        )
+        try:
+            page.launch(
+                server_name="127.0.0.1",
+                server_port=args.port,
+                inbrowser=args.open,
+                quiet=True,
+                footer_links=[],
+                prevent_thread_lock=True,
+            )
+        except OSError as error:
+            if args.port is None:
+                raise
+            raise InputError(f"--port {args.port}: is in use; give another one, or leave it out") from error
         print(f"{'page':<11} {page.local_url} (Ctrl-C ends it)", flush=True)
         page.block_thread()
 
@@ -91,8 +103,8 @@ def build_page(predictor: Predictor, folder: Path) -> "gradio.Blocks":
     def show(study: Study | None, index: float, *how: Any) -> tuple:
         if study is None:
             return None, None, EMPTY
-        look = Look(threshold=how[0], layer=how[1], outline=how[2] == "outline", opacity=how[3], window=how[4])
-        at = int(index) - 1
+        look = look_of(*how)
+        at = min(max(int(index or 1), 1), len(study.maps)) - 1
         return draw(study, at, look), draw_burden(study, at, look.threshold), describe(study, at, look.threshold)
 
     progress = gr.Progress(track_tqdm=True)
@@ -100,17 +112,18 @@ def build_page(predictor: Predictor, folder: Path) -> "gradio.Blocks":
     def open_files(
         files: list[str] | None, truths: list[str] | None, threshold: float, progress: Any = progress
     ) -> tuple:
-        try:
-            study = read_study([Path(f) for f in files or []], predictor, [Path(f) for f in truths or []])
-        except (InputError, OSError, MemoryError) as error:
-            raise gr.Error(str(error).replace(str(folder), ""), duration=None, print_exception=False) from error
+        study = read(files or (), truths or (), predictor)
         count = len(study.maps)
-        first = study.worst(threshold) + 1
-        return study, gr.Slider(minimum=1, maximum=max(count, 2), value=first, interactive=count > 1), None
+        slider = gr.Slider(minimum=1, maximum=max(count, 2), value=study.worst(threshold) + 1, visible=count > 1)
+        layers = LAYERS if study.truths is not None else WITHOUT_TRUTH
+        return study, slider, gr.Radio(layers, value="lesions"), gr.Radio(visible=study.volume is not None), None
+
+    def clear() -> tuple:
+        return None, None, None, EMPTY, None
 
     def download(study: Study | None, threshold: float, window: str) -> list[str]:
         if study is None:
-            raise gr.Error("nothing to download yet", print_exception=False)
+            raise gr.Error("nothing to download yet; find lesions first", print_exception=False)
         place = Path(tempfile.mkdtemp(dir=folder))
         return [str(path) for path in write_files(study, replace(Look(), threshold=threshold, window=window), place)]
 
@@ -127,23 +140,36 @@ def build_page(predictor: Predictor, folder: Path) -> "gradio.Blocks":
                     truths = gr.File(file_count="multiple", label="masks", elem_id="truths")
                 find = gr.Button("Find lesions", variant="primary", elem_id="find")
                 gr.Examples(examples, inputs=[files, truths], example_labels=["scan", "scan and truth", "slices"])
+                gr.Markdown("Then press **Find lesions**.")
                 threshold = gr.Slider(0.02, 0.98, 0.5, step=0.02, label="threshold", elem_id="threshold")
                 info = "right and wrong, if the truth is known: white right, red too much, blue missed"
-                layer = gr.Radio(LAYERS, value="lesions", label="layer", info=info, elem_id="layer")
+                layer = gr.Radio(WITHOUT_TRUTH, value="lesions", label="layer", info=info, elem_id="layer")
                 shape = gr.Radio(["outline", "fill"], value="outline", label="lesions as")
-                opacity = gr.Slider(0, 1, 0.5, step=0.05, label="opacity")
-                window = gr.Radio(list(WINDOWS), value="lung", label="window (scans)", elem_id="window")
+                opacity = gr.Slider(0, 1, 0.5, step=0.05, label="opacity of all but outlines")
+                window = gr.Radio(list(WINDOWS), value="lung", label="window", visible=False, elem_id="window")
             with gr.Column(scale=2):
                 about = gr.Markdown(EMPTY, elem_id="about")
                 view = gr.Image(label="slice", interactive=False, elem_id="view", format="png", buttons=["fullscreen"])
-                index = gr.Slider(1, 2, 1, step=1, label="slice (arrow keys, mouse wheel)", elem_id="slice")
-                label = "lesion along the scan; click a slice"
-                curve = gr.Image(label=label, interactive=False, elem_id="curve", format="png", buttons=[])
+                label = "slice (arrow keys, mouse wheel, or a click below)"
+                index = gr.Slider(1, 2, 1, step=1, label=label, visible=False, elem_id="slice")
+                curve = gr.Image(
+                    show_label=False,
+                    label="lesion of each slice",
+                    interactive=False,
+                    elem_id="curve",
+                    format="png",
+                    buttons=[],
+                )
                 save = gr.Button("Prepare files to download", elem_id="save")
                 label = "mask, map, table, report"
                 saved = gr.File(label=label, file_count="multiple", interactive=False, elem_id="saved")
         inputs, outputs = [study, index, threshold, layer, shape, opacity, window], [view, curve, about]
-        find.click(open_files, [files, truths, threshold], [study, index, saved]).then(show, inputs, outputs)
+        opened = [study, index, layer, window, saved]
+        find.click(open_files, [files, truths, threshold], opened).then(show, inputs, outputs)
+        for dropped in (files, truths):  # so that no result is taken for that of other files
+            dropped.change(clear, None, [study, view, curve, about, saved])
+        for event in (files.upload, files.clear):  # the truth of other files
+            event(lambda: None, None, [truths])
         for control in (index, threshold, layer, shape, opacity, window):
             control.change(show, inputs, outputs, show_progress="hidden", trigger_mode="always_last")
         curve.select(pick, [study], [index])
@@ -152,24 +178,31 @@ def build_page(predictor: Predictor, folder: Path) -> "gradio.Blocks":
     return page
 
 
+def read(files: Sequence[str], truths: Sequence[str], predictor: Predictor) -> Study:
+    """A study of what was dropped. Raises an error of gradio, which is a message on the page."""
+    import gradio as gr
+
+    try:
+        return read_study(list(map(Path, files)), predictor, list(map(Path, truths)))
+    except (InputError, OSError, MemoryError) as error:
+        flag = " (a flag of demo.py and test.py)" if "--" in str(error) else ""
+        raise gr.Error(f"{error}{flag}", duration=None, print_exception=False) from error
+
+
+def look_of(threshold: float | None, layer: str, shape: str, opacity: float | None, window: str) -> Look:
+    """How to draw, by the controls of the page; None: an emptied box."""
+    numbers = {"threshold": threshold, "opacity": opacity}
+    given = {name: value for name, value in numbers.items() if value is not None}
+    return Look(layer=layer, outline=shape == "outline", window=window, **given)
+
+
 def describe(study: Study, index: int, threshold: float) -> str:
     """What is measured, as Markdown."""
-    found = study.measures(threshold)
-    parts = []
-    if "lesion_ml" in found:
-        ml = found["lesion_ml"]
-        parts.append(f"**{'volume unknown' if math.isnan(ml) else in_litres(ml)}** in {found['lesions']:.0f} lesions")
-    if "share_of_lungs" in found:
-        parts.append(f"{found['share_of_lungs']:.1%} of the lungs")
-    if "lesion_share" in found:
-        parts.append(f"**{found['lesion_share']:.1%}** of the slices is lesion")
-    if "dice" in found:
-        parts.append(f"Dice {found['dice']:.3f}")
-    which = min(index, len(study.reliability) - 1)
-    parts.append(f"reliability {study.reliability[which]:.2f}")
     here = f"{study.names[index]}: {study.mask(index, threshold).mean():.1%} lesion"
+    if study.volume is None:
+        here += f", reliability {study.reliability[index]:.2f}"
     note = study.notes[min(index, len(study.notes) - 1)]
-    return f"{study.name}: {', '.join(parts)}\n\n{here}" + (f"\n\n⚠️ {note}" if note else "")
+    return f"**{summary(study, threshold)}**\n\n{here}" + (f"\n\n⚠️ {note}" if note else "")
 
 
 def draw_examples(folder: Path) -> list[list]:

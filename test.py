@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from data.errors import FileError, InputError, installed, one_note
+from data.io.dicom.files import is_dicom
 from data.io.dicom.segmentation import write_segmentation
 from data.io.volumes import write_like
 from data.scans import Scan
@@ -107,6 +108,10 @@ def predict_and_score(
 
 def predict_and_score_scans(config: EvaluationConfig, prediction: PredictionConfig, scans: list[Scan]) -> None:
     """Predict every scan, save its mask in its own space and, if asked for, its map, and score it."""
+    if config.save_dicom_seg:  # fails before the first scan is predicted
+        installed("highdicom")
+        if not any(scan.path.is_dir() or is_dicom(scan.path) for scan in scans):
+            raise InputError(f"--save_dicom_seg: needs scans of DICOM files, not {scans[0].path.name}; leave it out")
     predictor = Predictor(*config.pretrained_model, **vars(prediction))
     made_by = {**predictor.summary(), "threshold": config.threshold, "window": prediction.window}
     results = ResultFolder(
@@ -117,8 +122,6 @@ def predict_and_score_scans(config: EvaluationConfig, prediction: PredictionConf
         reads=config.reads,
         suffix=".nii.gz",
     )
-    if config.save_dicom_seg:
-        installed("highdicom")  # fails before the first scan is predicted
     left_out: list[FileError] = []
     for scan, volume, soft, truth, reliability, note in predict_scans(predictor, scans, left_out, labels=config.label):
         mask = lesion_mask(soft, config.threshold)

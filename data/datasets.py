@@ -54,8 +54,8 @@ class _DecodedSlices(Dataset):
         self.histograms = torch.stack(histograms)  # int32 (files, planes, 256): pixels of each value
         if self.gray_span() < LEAST_SPAN:
             raise InputError(
-                f"{paths[0].parent}: all images have nearly one gray level; if these are Hounsfield units, say by "
-                "--hu_offset what was added to them (0: nothing)"
+                f"{paths[0].parent if len(paths) > 1 else paths[0]}: nearly one gray level in all of it; if these are "
+                "Hounsfield units, say by --hu_offset what was added to them (0: nothing)"
             )
         self.reorient(preprocessing)
 

@@ -3,13 +3,15 @@
     python -m models.export --pretrained_model small --out small.onnx
     python examples/onnx_predict.py small.onnx slice.png mask.png
 
-A slice is an 8-bit image in a lung window, cropped to the lungs as the training slices are. (The repository's own
-Predictor also crops whole chests, reads scans and other formats.)
+A slice is an 8-bit image in a lung window, cropped to the lungs if the training slices are: it is not cropped here.
+(The repository's own Predictor also crops whole chests, reads scans and other formats, and warns of slices that it
+was not trained for.)
 """
 
 import json
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import onnxruntime
@@ -64,15 +66,33 @@ def predict(session: onnxruntime.InferenceSession, how: dict, gray: np.ndarray) 
     return np.ceil(255 * own_size - 0.5).clip(0, 255).astype(np.uint8)
 
 
+def read_slice(path: Path) -> np.ndarray:
+    """A slice, uint8 ``(H, W)``."""
+    image = Image.open(path)
+    if image.mode not in ("L", "RGB", "RGBA", "P", "LA"):
+        stop(f"{path}: not 8 bits a pixel ({image.mode}); save it in a lung window, as 8-bit gray")
+    return np.asarray(image.convert("L"))
+
+
+def stop(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
 def main() -> None:
     if len(sys.argv) != 4:
-        sys.exit("usage: onnx_predict.py NETWORK.onnx SLICE.png MASK.png")
+        stop("usage: onnx_predict.py NETWORK.onnx SLICE.png MASK.png")
     network, slice_, mask = map(Path, sys.argv[1:])
-    how = json.loads(network.with_suffix(".json").read_text(encoding="utf-8"))["preprocessing"]
-    session = onnxruntime.InferenceSession(str(network), providers=["CPUExecutionProvider"])
-    lesion = predict(session, how, np.asarray(Image.open(slice_).convert("L")))
-    Image.fromarray((lesion > 127).astype(np.uint8) * 255).save(mask)
-    print(f"{mask}: {np.mean(lesion > 127):.1%} lesion")
+    if mask.suffix.lower() != ".png" or mask.resolve() == slice_.resolve():
+        stop(f"{mask}: name another file for the mask, one that ends with .png")
+    try:
+        how = json.loads(network.with_suffix(".json").read_text(encoding="utf-8"))["preprocessing"]
+        session = onnxruntime.InferenceSession(str(network), providers=["CPUExecutionProvider"])
+        lesion = predict(session, how, read_slice(slice_))
+        Image.fromarray((lesion > 127).astype(np.uint8) * 255).save(mask)
+    except Exception as error:  # of three libraries: missing files, broken ones
+        stop(" ".join(str(error).split()))
+    print(f"{mask}: {np.mean(lesion > 127):.1%} lesion" + (", not cropped to the lungs" if how["align_frame"] else ""))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from data.errors import InputError, installed
 from data.io.whole import whole, write_whole
 from data.preprocess.grays import DARKEST_TISSUE, SOFT_TISSUE
 from data.preprocess.preprocessing import Preprocessing
-from utils.checkpoint import fingerprint, load_model
+from utils.checkpoint import NAMES, fingerprint, load_model
 from utils.cli.parser import Parser, run
 
 PACKAGES = "onnx onnxscript onnxruntime"
@@ -53,12 +53,14 @@ class Probabilities(nn.Module):
 
 def main() -> None:
     parser = Parser(__doc__.splitlines()[0], prog="python -m models.export")
-    parser.add_argument("--pretrained_model", required=True, metavar="M.pth", help="checkpoint")
+    names = ("--pretrained_model", "--model")
+    parser.add_argument(*names, required=True, metavar="M.pth", help=f"checkpoint, or one of weights/: {NAMES}")
     parser.add_argument("--out", type=Path, required=True, metavar="M.onnx", help="file to write; M.json is beside it")
     args = parser.parse_args()
     if args.out.suffix != ".onnx":
         raise InputError(f"--out {args.out}: name a file that ends with .onnx")
     model, preprocessing = load_model(args.pretrained_model)
+    stop_if_of_others(args.out)
     export(model, args.out)
     told = describe(args.pretrained_model, preprocessing, classes=model(torch.zeros(1, 1, 16, 16)).shape[1])
     write_whole(args.out.with_suffix(".json"), json.dumps(told, indent=1) + "\n")
@@ -70,6 +72,17 @@ def main() -> None:
         print(f"{shape:<15} {row.difference:18.1e} {row.torch_ms:9.0f} ms {row.onnx_ms:11.0f} ms")
     if max(row.difference for row in compared) > MOST_DIFFERENCE:
         raise InputError(f"{args.out}: its probabilities differ from those of PyTorch; do not use it, report this")
+
+
+def stop_if_of_others(path: Path) -> None:
+    """Raise InputError if an export would replace files that no export has written."""
+    beside = path.with_suffix(".json")
+    try:
+        ours = {"sha256", "preprocessing"} <= json.loads(beside.read_text(encoding="utf-8")).keys()
+    except (OSError, ValueError, AttributeError):
+        ours = False
+    if present := [file for file in (path, beside) if file.exists() and not ours]:
+        raise InputError(f"{present[0]}: exists, and is not of an earlier export; remove it or name another --out")
 
 
 def export(model: nn.Module, path: Path) -> None:

@@ -13,7 +13,7 @@ ARRAYS = """
 import numpy as np
 found = predictor.predict(np.load("slice.npy"))
 print(found.mask.dtype, found.mask.shape, found.map.dtype, found.map.shape)
-scan = cares_unet.Predictor("M.pth", "M.pth", device="cpu").predict_scan(np.load("scan.npy"))
+scan = cares_unet.Predictor("M.pth", "small", device="cpu").predict_scan(np.load("scan.npy"))
 print(scan.dtype, scan.shape, lesions.shape)
 """
 

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
+from helpers import ROOT, refused
 from PIL import Image
 
 from data.phantom.volumes import draw_volume
@@ -51,6 +51,35 @@ def test_they_are_known_by_name(phantom, call, tmp_path):
     assert found[0] == found[1] and json.loads((tmp_path / "0" / "summary.json").read_text())["checkpoint"] == "small"
     code, _, error = call("test", "--model", "smal", "--images", phantom / "Test-Image", "--out", tmp_path / "no")
     assert code == 2 and "smal: can't be opened" in error and "or small" in error
+
+
+def test_training_starts_from_them(phantom, call, tmp_path):
+    flags = ["--data_root", phantom, "--pretrained_model", "small", "--image_size", 32, "--epoch", 1]
+    code, printed, error = call("supervised_train", *flags, "--val_fraction", 0.2, "--out", tmp_path / "run")
+    assert code == 0 and "small may have been trained on validation slices" in printed, error
+
+
+def test_names_of_results_do_not_hide_them(phantom, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        code, _, error = call("test", "--model", "small", "--images", phantom / "Test-Image", "--out", "small")
+        assert code == 0, error
+
+
+def test_an_ensemble_of_other_classes_is_refused_and_its_settings_are_kept(phantom, call, tmp_path):
+    three = tmp_path / "three.pth"
+    content = read_checkpoint(WEIGHTS[0])
+    content["model"]["num_classes"] = 3
+    for name in ("weight", "bias"):
+        head = content["weights"][f"head.{name}"]
+        content["weights"][f"head.{name}"] = torch.cat([head, head[1:]])
+    save_checkpoint(three, content)
+    flags = ["--images", phantom / "Test-Image", "--out", tmp_path / "out"]
+    refused(call, "test", "--model", three, "small", *flags, names=["2 and 3 classes"], kept=tmp_path)
+    assert call("test", "--model", "small", "supervised", *flags)[0] == 0
+    each = json.loads((tmp_path / "out" / "summary.json").read_text())["networks"]
+    assert [network["checkpoint"] for network in each] == ["small", "supervised"]
+    assert all(network["image_size"] == 192 for network in each)
 
 
 def test_labels_of_several_networks_are_by_the_mean_of_their_maps(phantom, call, tmp_path):

@@ -175,9 +175,12 @@ def _check_weights(path: Path, weights: dict[str, Tensor]) -> None:
 
 
 def located(path: Path | str) -> Path:
-    """The file of a network that is part of this repository, by its name, such as "small"; any other path as it is."""
+    """The file of a network that is part of this repository, by its name, such as "small"; any other path as it is.
+
+    A file that has such a name is known by its folder.
+    """
     stored = WEIGHTS / f"{path}.pth"
-    return stored if len(Path(path).parts) == 1 and stored.exists() and not Path(path).exists() else Path(path)
+    return stored if str(path) == stored.stem and stored.exists() else Path(path)
 
 
 def fingerprint(path: Path | str) -> str:

@@ -52,6 +52,10 @@ class Placement(NamedTuple):
     frame: Frame = WHOLE
 
 
+NEARLY_BLACK = 0.05 * 255  # mean gray level; chest CT in a lung window has about 0.4
+FEW_PIXELS = 48  # along a side
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """Gray levels, framing, size and orientation of slices, learned from training slices and kept in the checkpoint.
@@ -120,10 +124,16 @@ class Preprocessing:
 
     def frame(self, image: Image.Image) -> Frame:
         """How an 8-bit gray image is cropped, and where it may have lesions."""
-        if not (self.align_frame or self.within_lungs):
-            return WHOLE
-        frame = frame_slice(np.asarray(image), within_lungs=self.within_lungs)
-        return frame if self.align_frame else frame._replace(box=None)
+        gray = np.asarray(image)
+        frame = WHOLE
+        if self.align_frame or self.within_lungs:
+            frame = frame_slice(gray, within_lungs=self.within_lungs)
+            frame = frame if self.align_frame else frame._replace(box=None)
+        if gray.mean() < NEARLY_BLACK:  # then nothing else that is found in it means anything
+            frame = frame._replace(note="nearly black; is it windowed?")
+        if min(gray.shape) < FEW_PIXELS:
+            frame = frame.with_note("{1}x{0} pixels are few; give it at its original size".format(*gray.shape))
+        return frame
 
     def place(self, slice_: Portrait, height: int, width: int, frame: Frame) -> Placement:
         """The placement of a slice, given its portrait (orientation.py), its own size and its frame."""

@@ -1,13 +1,14 @@
 """Networks exported to ONNX give the same probabilities, and the example the same masks."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, call_here
+from helpers import ROOT, call_here, contents, refused
 from PIL import Image
 
 from models import build_model
@@ -71,6 +72,32 @@ def test_the_example_finds_the_same(exported, phantom, tmp_path):
 def test_a_wrong_name_is_refused(call, tmp_path):
     code, _, error = call("models.export", "--pretrained_model", SMALL, "--out", tmp_path / "m.pt")
     assert code == 2 and "ends with .onnx" in error
+
+
+def test_files_of_others_are_kept(call, tmp_path):
+    (tmp_path / "m.json").write_text('{"mine": 1}')
+    refused(call, "models.export", "--model", SMALL, "--out", tmp_path / "m.onnx", names=["m.json"], kept=tmp_path)
+
+
+def test_the_example_refuses_in_a_line(exported, phantom, tmp_path):
+    slice_ = tmp_path / "slice.png"
+    shutil.copy(next((phantom / "Test-Image").iterdir()), slice_)
+    Image.fromarray(np.asarray(Image.open(slice_)).astype(np.uint16) * 257).save(tmp_path / "16.png")
+    (tmp_path / "text.png").write_text("text")
+    before = contents(tmp_path)
+    for network, image, mask, says in (
+        (exported[0], "16.png", "mask.png", "not 8 bits"),
+        (exported[0], "text.png", "mask.png", "text.png"),
+        (exported[0], "none.png", "mask.png", "none.png"),
+        (exported[0], "slice.png", "slice.png", "another file"),
+        (exported[0], "slice.png", "mask.jpg", "ends with .png"),
+        ("none.onnx", "slice.png", "mask.png", "none.json"),
+    ):
+        command = [sys.executable, ROOT / "examples" / "onnx_predict.py", network, image, mask]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+        assert says in done.stderr
+    assert contents(tmp_path) == before
 
 
 def test_a_missing_package_is_named(call, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The page of demo.py in a real browser, and what it shows."""
 
 import csv
+import os
 import re
 import shutil
 import socket
@@ -55,11 +56,10 @@ def test_files_have_the_geometry_of_the_scan(study, scans, tmp_path):
     assert [path.name.rpartition("_")[2] for path in files[:2]] == ["mask.nii.gz", "map.nii.gz"]
     mask, scan = (sitk.ReadImage(str(p)) for p in (files[0], scans / "COVID-19-20/volume-covid19-A-0000_ct.nii.gz"))
     assert mask.GetSize() == scan.GetSize() and np.allclose(mask.GetDirection(), scan.GetDirection())
-    assert sitk.GetArrayFromImage(mask).sum() == study.areas(0.3).sum()
+    found = sum(study.mask(index, 0.3).sum() for index in range(len(study.maps)))
+    assert sitk.GetArrayFromImage(mask).sum() == found
     rows = list(csv.reader(files[2].open()))
-    assert ["threshold", "0.3"] in rows and sum(int(row[1]) for row in rows[1 : len(study.maps) + 1]) == study.areas(
-        0.3
-    ).sum()
+    assert ["threshold", "0.3"] in rows and sum(int(row[1]) for row in rows[1 : len(study.maps) + 1]) == found
     assert Image.open(files[3]).width > 300
 
 
@@ -68,36 +68,85 @@ def test_slices_and_archives(predictor, phantom, scans, tmp_path):
     several = read_study(slices, predictor, sorted((phantom / "Test-Mask").iterdir()))
     assert several.names == [path.name for path in slices] and len(several.reliability) == 4 and several.truths
     assert {path.suffix for path in write_files(several, Look(), tmp_path / "several")} == {".zip", ".csv", ".png"}
-    one = read_study(slices[:1], predictor, [sorted((phantom / "Test-Mask").iterdir())[0]])
-    assert one.name == slices[0].stem and np.array_equal(one.maps[0], several.maps[0])
+    dotted = shutil.copy(slices[0], tmp_path / "1.2.840.png")
+    one = read_study([Path(dotted)], predictor, [sorted((phantom / "Test-Mask").iterdir())[0]])
+    assert one.name == "1.2.840" and np.array_equal(one.maps[0], several.maps[0])
+    mask, soft, table, report = write_files(one, Look(), tmp_path / "one")
+    assert [path.name for path in (mask, soft)] == ["1.2.840_mask.png", "1.2.840_map.png"]
+    assert np.array_equal(np.asarray(Image.open(mask)) > 0, one.mask(0, 0.5))
+    assert np.array_equal(np.asarray(Image.open(soft)), one.maps[0]) and Image.open(report).width > 600
+    assert {"reliability", "note"} <= set(
+        next(csv.reader(table.open()))
+    ) and "truth,phantom_0000.png" in table.read_text()
+    with zipfile.ZipFile(tmp_path / "slices.zip", "w") as archive:
+        for file in slices:
+            archive.write(file, f"export/{file.name}")
+    unpacked = read_study([tmp_path / "slices.zip"], predictor)
+    assert np.array_equal(unpacked.maps, several.maps) and unpacked.names == several.names
     with zipfile.ZipFile(tmp_path / "dicom.zip", "w") as archive:
         for file in (scans / "DICOM/0000").iterdir():
             archive.write(file, f"patient/series/{file.name}")
     packed = read_study([tmp_path / "dicom.zip"], predictor)
     loose = read_study(sorted((scans / "DICOM/0000").iterdir()), predictor)
-    assert np.array_equal(packed.maps, loose.maps) and packed.name == "dicom_patient_series" and packed.volume
-    for paths, says in (
-        ([], "no file"),
-        ([ROOT / "README.md"], "no image"),
-        (list((scans / "UESTC/image").iterdir()), "scans"),
+    assert np.array_equal(packed.maps, loose.maps) and packed.volume
+    assert (packed.name, loose.name) == ("dicom", "dicom_series")
+
+
+def test_what_is_dropped_is_used_or_refused_by_name(predictor, phantom, scans, tmp_path):
+    slices, masks = (sorted((phantom / name).iterdir()) for name in ("Test-Image", "Test-Mask"))
+    scan = scans / "COVID-19-20/volume-covid19-A-0000_ct.nii.gz"
+    (tmp_path / "other").mkdir()
+    twin = shutil.copy(slices[1], tmp_path / "other" / slices[0].name)
+    large = tmp_path / "large.png"
+    Image.open(masks[0]).resize((70, 80), Image.Resampling.NEAREST).save(large)
+    zipfile.ZipFile(tmp_path / "empty.zip", "w").close()
+    with zipfile.ZipFile(tmp_path / "crc.zip", "w") as archive:
+        archive.write(slices[0], "a.png")
+    content = bytearray((tmp_path / "crc.zip").read_bytes())
+    content[200] ^= 255
+    (tmp_path / "crc.zip").write_bytes(content)
+    (tmp_path / "cut.zip").write_bytes(content[:300])
+    for paths, truths, says in (
+        ([], [], "^no file"),
+        ([ROOT / "README.md"], [], "^README.md: no slice and no scan"),
+        (list((scans / "UESTC/image").iterdir()), [], "scans"),
+        ([slices[0], Path(twin)], [], "two files named"),
+        ([tmp_path / "empty.zip"], [], "^empty.zip: no file in it"),
+        ([tmp_path / "crc.zip"], [], "^crc.zip: can't be unpacked"),
+        ([tmp_path / "cut.zip"], [], "^cut.zip: can't be unpacked"),
+        (slices[:1], [tmp_path / "empty.zip"], "^empty.zip: no file in it"),
+        (slices[:1], [large], "^large.png: .*size"),
+        (slices[:1], masks[:2], "2 masks of the slice"),
+        ([scan], masks[:1], "not the mask of a scan"),
+        ([scan], sorted((scans / "UESTC/label").iterdir())[:2], "2 masks of the scan"),
+        (slices[:2], masks[1:3], "no mask"),
     ):
-        with pytest.raises(InputError, match=says):
-            read_study(paths, predictor)
+        with pytest.raises(InputError, match=says) as refused:
+            read_study(paths, predictor, truths)
+        assert "/tmp" not in str(refused.value)
+    both = read_study([scan, slices[0]], predictor)
+    assert both.volume and "slices beside the scans, such as phantom_0000.png" in both.notes[0]
+    assert "notes.txt left out" in read_study([slices[0], written(tmp_path / "notes.txt")], predictor).notes[0]
+
+
+def written(path):
+    path.write_text("x")
+    return path
 
 
 def test_layers_and_the_burden(study):
     plain = draw(study, 3, Look(layer="none"))
     assert plain.shape[2] == 3 and min(plain.shape[:2]) >= 512 and (plain[..., 0] == plain[..., 2]).all()
+    assert np.array_equal(
+        draw(study, 3, Look(layer="right and wrong")), draw(study, 3, Look(layer="right and wrong", outline=False))
+    )
     study.maps[3][10:20, 10:20] = 200
     pictures = [draw(study, 3, Look(layer=layer)) for layer in LAYERS]
     pictures += [draw(study, 3, Look(outline=False)), draw(study, 3, Look(window="bone"))]
     assert len({picture.tobytes() for picture in pictures}) == len(pictures)
     curve = draw_burden(study, 3, 0.5)
-    assert [slice_at(column, 4) for column in (0, 159, 160, 639, 700)] == [0, 0, 1, 3, 3] and curve.shape == (
-        120,
-        640,
-        3,
-    )
+    assert [slice_at(column, 4) for column in (0, 159, 160, 639, 700)] == [0, 0, 1, 3, 3]
+    assert curve.shape == (160, 640, 3)
 
 
 def test_without_gradio_the_error_says_how_to_install_it(tmp_path):
@@ -168,7 +217,45 @@ def test_the_page_in_a_browser(page, scans, tmp_path):
     broken = tmp_path / "broken.nii.gz"
     broken.write_bytes(Path(scan).read_bytes()[:500])
     page.get_by_label("Clear").first.click()
+    told(page, "Drop a file")  # the result of the scan is gone with it
     page.locator("#files input[type=file]").set_input_files(broken)
     page.wait_for_timeout(500)
     page.click("#find")
     page.get_by_text("broken.nii.gz: not a readable volume").first.wait_for()
+    assert "Drop a file" in page.inner_text("#about")
+
+
+def test_a_truth_is_not_kept_for_other_files(page, phantom):
+    slices, masks = (sorted((phantom / name).iterdir()) for name in ("Test-Image", "Test-Mask"))
+    page.wait_for_timeout(1000)
+    page.locator("#files input[type=file]").set_input_files(slices[0])
+    page.wait_for_timeout(500)
+    page.get_by_text("true lesions, if known").click()
+    page.locator("#truths input[type=file]").set_input_files(masks[0])
+    page.wait_for_timeout(500)
+    page.click("#find")
+    assert f"with {masks[0].name}" in told(page, "Dice")
+    page.get_by_label("right and wrong").wait_for()
+    page.get_by_label("Clear").first.click()
+    page.locator("#files input[type=file]").set_input_files(slices[1])
+    page.wait_for_timeout(500)
+    page.click("#find")
+    assert "Dice" not in told(page, slices[1].name)
+
+
+def test_files_are_deleted_when_the_program_ends_and_a_port_in_use_is_named(tmp_path):
+    pytest.importorskip("gradio", reason="gradio is an extra")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        environment = {**os.environ, "TMPDIR": str(tmp_path)}
+        command = [sys.executable, "demo.py", "--device", "cpu", "--port", str(port)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+        assert done.returncode == 2 and done.stderr.splitlines()[-1] == (
+            f"error: --port {port}: is in use; give another one, or leave it out"
+        )
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment)
+    assert "page" in server.stdout.readline() and any(tmp_path.glob("cares_unet_*/examples"))
+    server.terminate()
+    assert server.wait(timeout=60) == 0 and not any(tmp_path.glob("cares_unet_*"))

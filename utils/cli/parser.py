@@ -50,6 +50,8 @@ class Parser(argparse.ArgumentParser):
             near := get_close_matches(unknown[1], self._option_string_actions, n=1)
         ):
             message += f"; did you mean {near[0]}?"
+        if message.startswith("argument --model: invalid choice"):
+            message += "; --pretrained_model starts from a checkpoint"
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
@@ -121,15 +123,17 @@ def settings(args: argparse.Namespace, kind: type[Config]) -> Config:
 
 
 def exit_if_left_out(errors: Sequence[FileError], total: int) -> None:
-    """Report the scans that could not be processed, a line each, and exit with code 1; the others are done."""
+    """Report the scans that could not be processed, a line each; the others are done.
+
+    Exits with code 1 or, if nothing is done, 2.
+    """
+    for error in errors:
+        print(printable(f"error: {error}"), file=sys.stderr)
+    if errors and total > 1:
+        left = f"{len(errors)} of {total} scans could not be processed; fix them and run the command again"
+        print(left, file=sys.stderr)
     if errors:
-        for error in errors:
-            print(printable(f"error: {error}"), file=sys.stderr)
-        print(
-            f"{len(errors)} of {total} scans could not be processed; fix them and run the command again",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+        sys.exit(2 if len(errors) == total else 1)
 
 
 def run(main: Callable[[], None]) -> None:

@@ -32,11 +32,11 @@ def add_prediction_options(parser: Parser) -> None:
     add_options(group, PredictionConfig, helps)
 
 
-def add_networks_option(group: argparse._ActionsContainer, flag: str, **options: Any) -> None:
-    """The flag of the networks to predict with, by its published name or ``--model``."""
+def add_networks_option(group: argparse._ActionsContainer, *flags: str, **options: Any) -> None:
+    """The flag of the networks to predict with, by its published names or ``--model``."""
     group.add_argument(
-        *(flag, "--model"),
-        dest=flag.removeprefix("--"),
+        *(*flags, "--model"),
+        dest=flags[0].removeprefix("--"),
         type=Path,
         nargs="+",
         metavar="PTH",
@@ -102,7 +102,7 @@ def add_evaluation_options(parser: Parser) -> None:
 
 def add_labeling_options(parser: Parser) -> None:
     """The flags of fake_labels_generator.py for its input and its masks."""
-    add_networks_option(parser, "--model_path", required=True)
+    add_networks_option(parser, "--model_path", "--pretrained_model", required=True)
     parser.add_argument("--data_root", type=Path, default=Path("."), help="folder that contains the folders below")
     parser.add_argument(
         *("--Image_dir", "--images"),

@@ -77,6 +77,8 @@ def report_scans(results: ResultFolder) -> None:
 
     Rows that have a ``model`` are reported by model, and models compared.
     """
+    if not results.rows:
+        return
     print(f"\n{'results':<11} {len({row['image'] for row in results.rows})} scans; {results.table}")
     models: dict[str, list[dict]] = {}
     for row in results.rows:
@@ -84,7 +86,7 @@ def report_scans(results: ResultFolder) -> None:
     found = {name: _report_rows(name, rows) for name, rows in models.items()}
     if "" in found:
         results.write_summary({"scans": len(results.rows), **found[""]})
-    elif found:
+    else:
         scans = len(next(iter(models.values())))
         results.write_summary({"scans": scans, "models": found, "comparisons": _compare(models)})
 
@@ -93,16 +95,23 @@ def _report_rows(model: str, rows: Sequence[dict]) -> dict[str, dict]:
     """Print the rows of a model. Returns the mean and the deviation of each column."""
     columns = [name for name in rows[0] if name not in ("model", "image", "slices", "note")]
     summary = {name: summarise([row[name] for row in rows]) for name in columns}
-    lines = [[printable(model) or "scan", *columns]]
+    lines = [[printable(model) or "scan", *(name.removesuffix("_ml") for name in columns)]]
     lines += [[printable(row["image"]), *(_shown(name, row[name]) for name in columns)] for row in rows]
-    means = (summary[name] for name in columns)
-    lines.append(["mean (std)", *("-" if m["mean"] is None else f"{m['mean']:.3f} ({m['std']:.3f})" for m in means)])
+    lines.append(["mean (std)", *(_mean_shown(name, found) for name, found in summary.items())])
     print(aligned(lines))
     return summary
 
 
+def _mean_shown(name: str, found: dict) -> str:
+    if found["mean"] is None:
+        return "-"
+    if name.endswith("_ml"):
+        return f"{in_litres(found['mean'])} ({in_litres(found['std'])})"
+    return f"{found['mean']:.3f} ({found['std']:.3f})"
+
+
 def _shown(name: str, value: float) -> str:
-    if name.endswith("_ml") and value >= 1000:
+    if name.endswith("_ml"):
         return in_litres(value)
     return "unknown" if math.isnan(value) else f"{value:.4g}"
 

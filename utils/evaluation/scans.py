@@ -40,8 +40,10 @@ def score_scan(mask: np.ndarray, truth: np.ndarray, *, empty: str) -> dict[str, 
     return {**found, "slice_dice": float(np.nanmean(by_slice)) if not np.isnan(by_slice).all() else undefined}
 
 
-def draw_scan(path: Path, hu: np.ndarray | None, window: Window, masks: dict[str, np.ndarray]) -> None:
-    """Draw the slices with the most lesion, in order: a row for each mask, by name, laid over them.
+def draw_scan(
+    path: Path, hu: np.ndarray | None, window: Window, masks: dict[str, np.ndarray], heading: str = ""
+) -> None:
+    """Draw the slices with the most lesion, in order and counted from 1: a row for each mask, by name, laid over them.
 
     hu: ``(S, H, W)``, or None for a black background; masks: bool ``(S, H, W)``.
     """
@@ -50,7 +52,7 @@ def draw_scan(path: Path, hu: np.ndarray | None, window: Window, masks: dict[str
     first = next(iter(masks.values()))
     images = [np.zeros(first.shape[1:]) if hu is None else window.to_gray(hu[k]) / 255 for k in chosen]
     rows = [
-        [Panel(image, mask[k], f"slice {k}, {name}") for image, k in zip(images, chosen, strict=True)]
+        [Panel(image, mask[k], f"slice {k + 1}, {name}") for image, k in zip(images, chosen, strict=True)]
         for name, mask in masks.items()
     ]
-    draw_sheet(path, rows)
+    draw_sheet(path, rows, heading=heading)

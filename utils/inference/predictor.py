@@ -20,7 +20,7 @@ from data.io.volumes import read_scan
 from data.preprocess.framing import WHOLE, Frame
 from data.preprocess.preprocessing import Preprocessing
 from data.preprocess.window import Window
-from utils.checkpoint import load_model
+from utils.checkpoint import load_model, located
 from utils.config import PredictionConfig
 from utils.device import choose_device, choose_precision
 from utils.fields import check
@@ -29,6 +29,8 @@ from utils.inference.maps import Found, predict, predict_one
 from utils.lesions import lesion_map, lesion_mask
 from utils.output.console import warn
 
+ALL_LESION = "nearly all of the slice is lesion; is it windowed, and are its gray levels inverted?"
+NEARLY_ALL = 0.9
 TOO_MUCH = "more lesion than air-filled lung"
 UNSURE = "no lesion, but unsure nearly everywhere; is the network trained, and the slice like its training slices?"
 RATHER, MOST = 64, 0.5  # of 255, and of the pixels of a slice above it
@@ -74,6 +76,8 @@ class Prediction:
         """Why the mask can't be right: it has more lesion than air-filled lung, as far as that is known, or none where
         the network is unsure of most of the slice."""
         mask = self.mask
+        if mask.mean() > NEARLY_ALL:
+            return ALL_LESION
         if self.frame.air is not None and float(mask.mean()) > self.frame.air:
             return TOO_MUCH
         return UNSURE if not mask.any() and float(np.mean(self.map > RATHER)) > MOST else ""
@@ -100,12 +104,24 @@ class Predictor:
         check(self.config)
         if not networks or not all(isinstance(each, Path | str | tuple) for each in networks):
             raise InputError("Predictor: needs one checkpoint or several; give their paths, as Predictor('M.pth')")
+        paths = [located(each).resolve() for each in networks if not isinstance(each, tuple)]
+        if doubled := [str(path) for path, times in Counter(paths).items() if times > 1]:
+            raise InputError(f"{doubled[0]}: is given twice; an ensemble needs different networks")
         self.device = choose_device(self.config.device)
         self.precision = choose_precision(self.config.amp, self.device)
-        self.checkpoint = ", ".join(str(each) for each in networks if not isinstance(each, tuple))
+        names = ["" if isinstance(each, tuple) else str(each) for each in networks]
+        self.checkpoint = ", ".join(filter(None, names))
         pairs = [each if isinstance(each, tuple) else load_model(each) for each in networks]
-        self._networks = [_Network(model, self._adapted(p), self._averages_views(model)) for model, p in pairs]
+        self._networks = [
+            _Network(name, model, self._adapted(preprocessing), self._averages_views(model))
+            for name, (model, preprocessing) in zip(names, pairs, strict=True)
+        ]
         self.preprocessing = self._networks[0].preprocessing
+        if len(pairs) > 1 and len(classes := {_classes_of(model) for model, _ in pairs}) > 1:
+            counts = " and ".join(map(str, sorted(classes)))
+            raise InputError(
+                f"{self.checkpoint}: have {counts} classes; an ensemble needs networks of the same classes"
+            )
 
     def predict(self, image: Path | str | Image.Image | np.ndarray) -> Prediction:
         """Find the lesions of a slice: a path, an image, or an array ``(H, W)`` of gray levels (``array_as_gray``).
@@ -188,12 +204,16 @@ class Predictor:
 
     def summary(self) -> dict:
         """Checkpoints and settings of preprocessing and prediction, for a table of results."""
-        return {
-            "checkpoint": self.checkpoint,
-            **self.preprocessing.summary(),
-            "within_lungs": self.preprocessing.within_lungs,
-            "tta": self.tta,
-        }
+        each = [
+            {
+                "checkpoint": network.name,
+                **network.preprocessing.summary(),
+                "within_lungs": network.preprocessing.within_lungs,
+                "tta": network.tta,
+            }
+            for network in self._networks
+        ]
+        return each[0] if len(each) == 1 else {"checkpoint": self.checkpoint, "networks": each}
 
     def _adapted(self, preprocessing: Preprocessing) -> Preprocessing:
         """The preprocessing of a checkpoint with the settings that were given instead."""
@@ -226,7 +246,15 @@ class ScanPrediction(NamedTuple):
         return self.agreement.dice if self.agreement else math.nan
 
 
+def _classes_of(model: nn.Module) -> int:
+    """The number of classes that a network tells apart."""
+    with torch.inference_mode():
+        device = next(model.parameters()).device
+        return model.eval()(torch.zeros(1, 1, 64, 64, device=device)).shape[1]
+
+
 class _Network(NamedTuple):
+    name: str
     model: nn.Module
     preprocessing: Preprocessing
     tta: bool

@@ -10,9 +10,9 @@ from tqdm import tqdm
 from data.datasets import LesionSlices, UnlabeledSlices
 from data.errors import listed, printable
 from data.io.reading import Reading
+from data.preprocess.preprocessing import NEARLY_BLACK
 from utils.output.folder import in_order_of_review
 
-NEARLY_BLACK = 0.05  # mean gray of 1; chest CT in a lung window has about 0.4
 WINDOW = "window them first, or give 16-bit slices in Hounsfield units (docs/data.md)"
 
 
@@ -44,7 +44,7 @@ def _report_looks(slices: LesionSlices | UnlabeledSlices) -> None:
     if turned := sum(placement.turns > 0 for placement in slices.placements):
         print(f"{'':<11} {turned} of them rotated to the orientation of the training set")
     report_reading(slices.reading)
-    if black := [name for name, gray in zip(names, slices.mean_grays(), strict=True) if gray < NEARLY_BLACK]:
+    if black := [name for name, gray in zip(names, slices.mean_grays(), strict=True) if 255 * gray < NEARLY_BLACK]:
         warn(f"nearly black, unlike chest CT in a lung window: {listed(black)}; {WINDOW}")
 
 
@@ -79,7 +79,7 @@ def report_review(rows: Sequence[dict]) -> None:
     """Print which masks to look at first, if there are many."""
     if len(rows) > 1:
         first = [f"{row['image']} ({row['reliability']:.2f})" for row in in_order_of_review(rows)]
-        print(f"{'review':<11} in the order of reliability, lowest first: {printable(listed(first))}")
+        print(f"{'review':<11} first those with a note, then by reliability, lowest first: {printable(listed(first))}")
 
 
 def warn(message: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from filelock import AcquireReturnProxy, FileLock, Timeout
 from PIL import Image
+from tqdm import tqdm
 
 from data.errors import InputError
 from data.folders import case_of
@@ -62,8 +63,12 @@ def holds_something(folder: Path) -> bool:
 
 
 def in_order_of_review(rows: Sequence[dict]) -> list[dict]:
-    """Rows of a table with those first whose masks are most likely wrong, by their ``reliability``."""
-    return sorted(rows, key=lambda row: -1.0 if math.isnan(row["reliability"]) else row["reliability"])
+    """Rows of a table, those first whose masks are most likely wrong: with a note, then by ``reliability``."""
+
+    def order(row: dict) -> tuple[bool, float]:
+        return not row.get("note"), -1.0 if math.isnan(row["reliability"]) else row["reliability"]
+
+    return sorted(rows, key=order)
 
 
 def append_row(path: Path, row: dict) -> None:
@@ -99,7 +104,9 @@ class ResultFolder:
         kept: Sequence[dict[str, Any]] = (),
     ) -> None:
         self.folder, self.table, self.suffix = folder, folder / table, suffix
-        self.rows: list[dict[str, Any]] = []
+        self.rows = list(kept)
+        self._replaced: list[Path] = []  # files of an earlier run
+        self._begun = False
         self._lock: AcquireReturnProxy | None = None
         for read in (*reads, inputs[0].parent):
             if folder.resolve() in (read.resolve(), *read.resolve().parents):
@@ -110,39 +117,53 @@ class ResultFolder:
             self._stop_unless_from_the_same_inputs()
             ours = {table, *self.TABLES, *self.SUBFOLDERS}
             present = sorted(f.name for f in folder.iterdir() if f.name not in ours and not f.name.startswith("."))
-            masks = {self.path_of(path).name for path in inputs}
+            masks = {self._name_of(path) for path in inputs}
             if others := [name for name in present if name not in masks]:
                 raise InputError(
                     f"{folder}: contains {', '.join(others)}, which match nothing in {inputs[0].parent}; "
                     "remove them or name another folder"
                 )
             self._lock = lock_folder(folder)
-            what = "goes on after" if kept else "replacing those of"
-            print(f"{'results':<11} {what} an earlier run in {folder}" + (f": {len(kept)} are done" if kept else ""))
-            done = {self.path_of(Path(row["image"])).name for row in kept}
-            for name in {*present, *self.TABLES[1:]} - done:  # an interrupted run must not leave old beside new results
-                (folder / name).unlink(missing_ok=True)
+            done = {self._name_of(Path(row["image"])) for row in kept}
+            self._replaced = [folder / name for name in {*present, *self.TABLES[1:]} - done]
             names = masks | {f"{case_of(path)}{suffix}" for path in inputs for suffix in (".png", ".dcm")}
             for file in [file for name in self.SUBFOLDERS for file in (folder / name).glob("*")]:
                 if file.name in names or self.PICTURES.fullmatch(file.name):
-                    file.unlink()
+                    self._replaced.append(file)
         self._lock = self._lock or lock_folder(folder)
+
+    def _begin(self) -> None:
+        """Before the first result, remove those of an earlier run: an interrupted run must not leave old beside new
+        ones, nor one that fails before its first result leave none."""
+        if self._begun:
+            return
+        self._begun = True
+        if self._replaced:
+            what = f"goes on after an earlier run in {self.folder}: {len(self.rows)} are done"
+            what = what if self.rows else f"replacing those of an earlier run in {self.folder}"
+            tqdm.write(f"{'results':<11} {what}")
+        for file in self._replaced:
+            file.unlink(missing_ok=True)
         self.write_summary({})
-        self.rows += kept
         text = io.StringIO()
-        if kept:
-            writer = csv.DictWriter(text, kept[0], lineterminator="\n")
+        if self.rows:
+            writer = csv.DictWriter(text, self.rows[0], lineterminator="\n")
             writer.writeheader()
-            writer.writerows(kept)
+            writer.writerows(self.rows)
         write_whole(self.table, text.getvalue())
+
+    def _name_of(self, path: Path) -> str:
+        return f"{case_of(path)}{self.suffix}"
 
     def add_row(self, row: dict) -> None:
         """Add a row to the table."""
+        self._begin()
         append_row(self.table, row)
         self.rows.append(row)
 
     def path_of(self, path: Path, subfolder: str = "", suffix: str | None = None) -> Path:
         """The path for the mask of an input, or for its map or picture in a subfolder, which is created."""
+        self._begin()
         prepare_subfolder(self.folder / subfolder)
         return self.folder / subfolder / f"{case_of(path)}{suffix or self.suffix}"
 
@@ -152,6 +173,7 @@ class ResultFolder:
 
     def write_summary(self, summary: dict) -> None:
         """Write ``summary.json``: the origin, the summary of all images, and the notes on some, by name."""
+        self._begin()
         if notes := {row["image"]: row["note"] for row in self.rows if row.get("note")}:
             summary = summary | {"notes": notes}
         if self.rows and "reliability" in self.rows[0]:

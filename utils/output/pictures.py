@@ -41,10 +41,16 @@ def draw_sheet(
     rows: Sequence[Sequence[Panel]],
     titles: Sequence[str] | None = None,
     legend: dict[str, tuple[float, float, float]] | None = None,
+    heading: str = "",
 ) -> None:
-    """Draw rows of panels, all rows of one length, with a title over each column and a legend of colours below."""
+    """Draw rows of panels, all rows of one length, with a title over each column, a legend of colours below, and a
+    heading above, for which few panels are drawn larger."""
     columns = len(rows[0])
-    figure = _figure(2.4 * columns, 2.5 * len(rows))
+    side = 2.4 if columns > 2 or not heading else 7.2 / columns
+    figure = _figure(side * columns, (side + 0.1) * len(rows) + (0.6 if heading else 0))
+    if heading:
+        lines = heading.splitlines()
+        figure.suptitle("\n".join(_text(line) for line in lines), fontsize=9)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for row, cells in zip(rows, axes, strict=True):
         for panel, axis in zip(row, cells, strict=True):
@@ -103,7 +109,7 @@ def draw_curves(rows: Sequence[dict[str, float]], path: Path, *, labeled_from: i
     if labels:
         axes[2].plot(*zip(*labels, strict=True), color="tab:green", label="pseudo labels")
         axes[2].set_ylim(0, 1)
-        axes[2].legend(loc="lower right")
+        axes[2].legend(loc="best")
     if validated:
         dice = axes[2]
         scores = [row["val_dice"] for row in rows]
@@ -112,13 +118,16 @@ def draw_curves(rows: Sequence[dict[str, float]], path: Path, *, labeled_from: i
         dice.plot(epochs, scores, label="validation")
         label = f"highest {scores[highest]:.3f}, epoch {epochs[highest]:.0f}"
         dice.plot(epochs[highest], scores[highest], "o", label=label)
-        dice.legend(loc="lower right")
+        dice.legend(loc="best")
         dice.set_ylim(0, 1)
+    for axis in axes:
+        axis.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+        axis.xaxis.get_major_locator().set_params(integer=True)
     if labeled_from is not None and epochs[0] <= labeled_from <= epochs[-1]:
         for axis in axes:
             axis.axvline(labeled_from, color="gray", linestyle=":", label="labeled slices alone")
     loss.legend()
-    loss.set_ylim(bottom=0)
+    loss.set_ylim(0, 1.05 * max(line.get_ydata().max() for line in loss.lines[: 1 + validated]))
     _save(figure, path)
 
 

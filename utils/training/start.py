@@ -98,10 +98,11 @@ def check_slices(start: Start | None, slices: dict[str, list[str]]) -> None:
                 f"--resume {start.path}: the slices differ from before ({'; '.join(listed)}); "
                 "restore the slices and --seed, or start a new run with --pretrained_model"
             )
-    if seen := set(slices["validation"]) - set(before["validation"]):
+    known = "validation" in before  # not of the networks in weights/
+    if seen := set(slices["validation"]) - set(before.get("validation", ())):
         warn(
-            f"{start.path} may have been trained on validation slices ({_listed(seen)}), whose Dice "
-            "is then too high; give both runs the same --seed and --val_fraction"
+            f"{start.path} may have been trained on validation slices ({_listed(seen)}), whose Dice is then too high"
+            + ("; give both runs the same --seed and --val_fraction" if known else "")
         )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from data.preprocess.window import LUNG, Window
 from utils.lesions import uncertainty
@@ -12,8 +12,9 @@ from utils.viewer.study import Study
 
 WINDOWS = {"lung": LUNG, "wide": Window(-400, 2000), "soft tissue": Window(40, 400), "bone": Window(400, 1800)}
 LAYERS = ("lesions", "uncertainty", "right and wrong", "none")
+WITHOUT_TRUTH = tuple(name for name in LAYERS if name != "right and wrong")
 LEAST_SIDE = 640  # pixels of a picture
-CURVE = (640, 120)
+CURVE, LINE = (640, 160), 20
 UNSURE = (1.0, 0.9, 0.1)
 
 
@@ -55,18 +56,23 @@ def draw(study: Study, index: int, look: Look) -> np.ndarray:
 
 
 def draw_burden(study: Study, index: int, threshold: float) -> np.ndarray:
-    """The lesion area of each slice as bars, uint8 ``(120, 640, 3)``, the shown slice brighter."""
-    areas = study.areas(threshold)
+    """The lesion share of each slice as bars, uint8 ``(160, 640, 3)``, the shown slice brighter."""
+    shares = study.shares(threshold)
     width, height = CURVE
-    picture = np.full((height, width, 3), 245, np.uint8)
-    heights = np.round(areas / max(1, areas.max()) * (height - 10)).astype(int)
+    bars = np.full((height - 2 * LINE, width, 3), 245, np.uint8)
+    heights = np.round(shares / max(shares.max(), 1e-9) * (len(bars) - 4)).astype(int)
     for column in range(width):
-        which = slice_at(column, len(areas))
-        colour = (200, 60, 20) if which == index else (240, 160, 130)
-        picture[height - heights[which] :, column] = colour
-        if which == index:
-            picture[: height - heights[which], column] = (225, 225, 225)
-    return picture
+        which = slice_at(column, len(shares))
+        bars[:, column] = (225, 225, 225) if which == index else (245, 245, 245)
+        bars[len(bars) - heights[which] :, column] = (200, 60, 20) if which == index else (240, 160, 130)
+    picture = Image.new("RGB", CURVE, "white")
+    picture.paste(Image.fromarray(bars), (0, LINE))
+    text, font = ImageDraw.Draw(picture), ImageFont.load_default(LINE - 6)
+    here = f"slice {index + 1}: {shares[index]:.1%}"
+    text.text((2, 1), f"lesion, % of each slice; highest {shares.max():.1%}; {here}", "black", font)
+    text.text((2, height - LINE + 1), "1", "black", font)
+    text.text((width - 2, height - LINE + 1), f"{len(shares)}", "black", font, anchor="ra")
+    return np.asarray(picture)
 
 
 def slice_at(column: int, count: int) -> int:

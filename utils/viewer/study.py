@@ -1,25 +1,22 @@
 """What a viewer shows: the slices of one input, their lesion maps, and what is measured in them."""
 
-import shutil
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from data.errors import InputError, one_note
-from data.folders import case_of, list_slices, pair_by_stem
-from data.io.images import read_image, read_mask
+from data.errors import InputError, listed, one_note
+from data.folders import SUFFIXES, case_of, match
+from data.io.images import read_image, read_pair
 from data.io.volumes import Volume, is_volume, read_labels, read_scan
 from data.preprocess.lungs import find_body, find_lungs
 from data.scans import find_scans
 from utils.evaluation.metrics import ratios
 from utils.inference.predictor import Predictor
 from utils.lesions import lesion_mask
-
-MOST_UNPACKED = 8 * 2**30  # bytes of an archive
+from utils.viewer.dropped import gather, only
 
 
 @dataclass(frozen=True)
@@ -27,15 +24,17 @@ class Study:
     """Slices with their lesion maps.
 
     images: ``(H, W)`` each; of a scan in Hounsfield units, float32, else gray levels, uint8. maps: the probability of
-    lesion, uint8. truths: bool, or None where it is not known. lungs: bool ``(S, H, W)``, of a scan. notes: one for
-    each slice, or one for a scan. reliability: the same.
+    lesion, uint8. truths: bool, or None where it is not known; truth_name: of their files. lungs: bool ``(S, H, W)``,
+    of a scan. notes: one for each slice, or one for a scan. reliability: the same. networks: which ones predicted.
     """
 
     name: str
     names: Sequence[str]
     images: Sequence[np.ndarray]
     maps: Sequence[np.ndarray]
+    networks: str
     truths: Sequence[np.ndarray] | None = None
+    truth_name: str = ""
     volume: Volume | None = None
     lungs: np.ndarray | None = field(default=None, repr=False)
     notes: Sequence[str] = ("",)
@@ -46,18 +45,18 @@ class Study:
         """The lesions of a slice, bool ``(H, W)``."""
         return lesion_mask(self.maps[index], threshold)
 
-    def areas(self, threshold: float) -> np.ndarray:
-        """The lesion pixels of each slice."""
-        return np.array([np.count_nonzero(lesion_mask(soft, threshold)) for soft in self.maps])
+    def shares(self, threshold: float) -> np.ndarray:
+        """The share of each slice that is lesion, in [0, 1]."""
+        return np.array([lesion_mask(soft, threshold).mean() for soft in self.maps])
 
     def worst(self, threshold: float) -> int:
         """The slice with most lesion; the middle one if there is none."""
-        areas = self.areas(threshold)
-        return int(areas.argmax()) if areas.any() else len(areas) // 2
+        shares = self.shares(threshold)
+        return int(shares.argmax()) if shares.any() else len(shares) // 2
 
     def measures(self, threshold: float) -> dict[str, float]:
-        """Of a scan: volume of the lesions (mL, NaN if unknown), their number, their share of the lungs, and Dice if
-        there is a truth; of slices, the share of all pixels."""
+        """Of a scan: volume of the lesions (mL, NaN if unknown), their number, their share of the lungs; of slices, the
+        share of all pixels; and Dice, if there is a truth."""
         if threshold not in self._measured:
             self._measured[threshold] = self._measure(threshold)
         return self._measured[threshold]
@@ -81,28 +80,57 @@ class Study:
 
 
 def read_study(paths: Sequence[Path], predictor: Predictor, truths: Sequence[Path] = ()) -> Study:
-    """Predict a scan (a volume, DICOM files or a zip of them) or slices (image files), with their truths, if any.
+    """Predict a scan (a volume, DICOM files) or slices (image files), all of it also as zip, with their truths, if any.
 
     Raises InputError if the files can't be read, or are of several scans.
     """
     with tempfile.TemporaryDirectory() as place:
-        inputs, masks = (_gathered(some, Path(place) / name) for name, some in (("in", paths), ("truth", truths)))
-        if inputs is None:
-            raise InputError("no file; drop a slice, a scan, or a DICOM folder as zip")
-        scans = find_scans(inputs).scans
-        if len(scans) > 1:
-            shown = ", ".join(scan.label.name for scan in scans[:5])
-            raise InputError(f"{len(scans)} scans ({shown}); drop one at a time")
-        if scans:
-            truth = next((path for path in _files(masks) if is_volume(path)), masks) if masks else None
-            name = scans[0].label.name if scans[0].path != inputs else paths[0].stem
-            return _scan(scans[0].path, name, predictor, truth)
-        return _slices(inputs, predictor, masks)
+        try:
+            inputs, masks = (gather(some, Path(place) / name) for name, some in (("in", paths), ("truth", truths)))
+            packed = len(paths) == 1 and paths[0].suffix.lower() == ".zip"
+            return _study(inputs, predictor, masks, series=paths[0].stem if packed else "dicom_series")
+        except InputError as error:
+            text = str(error)
+            for name in ("in", "truth"):
+                text = text.replace(f"{place}/{name}/", "").replace(f"{place}/{name}", "these files")
+            raise InputError(text) from error
 
 
-def _scan(path: Path, name: str, predictor: Predictor, truth: Path | None) -> Study:
+def _study(inputs: list[Path], predictor: Predictor, masks: list[Path], series: str) -> Study:
+    if not inputs:
+        raise InputError("no file; drop slices, a scan, or either as zip")
+    root = inputs[0] if len(inputs) == 1 else _root(inputs)
+    found = find_scans(root)
+    if len(found.scans) > 1:
+        shown = listed([scan.label.name for scan in found.scans])
+        raise InputError(f"{len(found.scans)} scans ({shown}); drop one at a time")
+    if found.scans:
+        scan, loose = found.scans[0], found.scans[0].path == root and root.is_dir()
+        return _scan(scan.path, series if loose else scan.label.name, predictor, masks, found.note)
+    slices = [file for file in inputs if file.suffix.lower() in SUFFIXES]
+    if not slices:
+        raise InputError(
+            f"{listed([file.name for file in inputs])}: no slice and no scan; drop PNG, JPEG, BMP or TIFF files, DICOM "
+            "files, or a NIfTI, NRRD or MetaImage file"
+        )
+    others = [file.name for file in inputs if file not in slices]
+    return _slices(slices, predictor, masks, f"{listed(others)} left out" if others else "")
+
+
+def _root(files: Sequence[Path]) -> Path:
+    """The folder that has all files."""
+    return next(folder for folder in files[0].parents if all(folder in file.parents for file in files))
+
+
+def _scan(path: Path, name: str, predictor: Predictor, masks: list[Path], note: str) -> Study:
     volume = read_scan(path, **predictor.scan_options)
-    labels, note = read_labels(truth, volume, path) if truth else (None, "")
+    labels, truth = None, None
+    if masks:
+        truth = masks[0].parent if len(masks) > 1 and is_volume(masks[0].parent) else only(masks, "the scan")
+        if not is_volume(truth):
+            raise InputError(f"{truth.name}: not the mask of a scan; drop a NIfTI, NRRD or MetaImage file")
+        labels, about_truth = read_labels(truth, volume, path)
+        note = one_note(note, about_truth)
     note = one_note(volume.note, note)
     found = predictor.predict_hu(volume.slices, window=predictor.config.window, note=note)
     lungs = find_lungs(volume.slices, find_body(volume.slices))
@@ -111,7 +139,9 @@ def _scan(path: Path, name: str, predictor: Predictor, truth: Path | None) -> St
         names=[f"slice {index + 1}" for index in range(len(found.map))],
         images=list(volume.slices),
         maps=list(found.map),
+        networks=predictor.checkpoint,
         truths=None if labels is None else list(labels),
+        truth_name=truth.name if truth else "",
         volume=volume,
         lungs=lungs,
         notes=[found.note],
@@ -119,44 +149,28 @@ def _scan(path: Path, name: str, predictor: Predictor, truth: Path | None) -> St
     )
 
 
-def _slices(folder: Path, predictor: Predictor, masks: Path | None) -> Study:
-    files = list_slices(folder)
+def _slices(files: list[Path], predictor: Predictor, masks: list[Path], note: str) -> Study:
     slices = predictor.read(files)
-    found = list(predictor.predict_slices(slices))
-    images = [np.asarray(read_image(file, slices.reading)) for file in files]
     truths = None
     if masks:
         one = len(files) == 1  # whatever its mask is named
-        mask_of = dict(pair_by_stem(files[0], _files(masks)[0]) if one else pair_by_stem(folder, masks))
-        truths = [np.asarray(read_mask(mask_of[file])) > 0 for file in files]
+        mask_of = {files[0]: only(masks, "the slice")} if one else _pairs(files, masks)
+        truths = [np.asarray(read_pair((file, mask_of[file]))[1]) > 0 for file in files]
+    found = list(predictor.predict_slices(slices))
     return Study(
-        name=files[0].stem if len(files) == 1 else f"{len(files)} slices",
+        name=files[0].stem if len(files) == 1 else f"{len(files)}_slices",
         names=[file.name for file in files],
-        images=images,
+        images=[np.asarray(read_image(file, slices.reading)) for file in files],
         maps=[each.map for each in found],
+        networks=predictor.checkpoint,
         truths=truths,
-        notes=[each.note for each in found],
+        truth_name=masks[0].name if len(masks) == 1 else f"{len(masks)} masks",
+        notes=[one_note(note, each.note) for each in found],
         reliability=[each.reliability for each in found],
     )
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _gathered(paths: Sequence[Path], folder: Path) -> Path | None:
-    """The files in one folder, archives unpacked; or the path itself, if it is a single one; None if there are none."""
-    if not paths:
-        return None
-    folder.mkdir()
-    for path in paths:
-        if zipfile.is_zipfile(path) and path.suffix.lower() == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                if sum(info.file_size for info in archive.infolist()) > MOST_UNPACKED:
-                    raise InputError(f"{path.name}: too large when unpacked; drop one scan")
-                archive.extractall(folder / path.stem)  # never out of the folder
-        elif path.is_dir():
-            shutil.copytree(path, folder / path.name)
-        else:
-            shutil.copy(path, folder / path.name)
-    return folder
+def _pairs(files: Sequence[Path], masks: Sequence[Path]) -> dict[Path, Path]:
+    """The mask of each slice, by name."""
+    keys, others = ({file.stem: file for file in some} for some in (files, masks))
+    return dict(match(keys, others, (_root(files), _root(masks))))

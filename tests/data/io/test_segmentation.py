@@ -1,5 +1,6 @@
 """DICOM segmentation objects: the mask of a scan, voxel for voxel, with references to its slices."""
 
+import shutil
 import sys
 
 import numpy as np
@@ -62,9 +63,12 @@ def test_by_the_script(scans, call, tmp_path, monkeypatch):
     for _ in range(2):  # a second run replaces the first
         assert call("test", *flags, tmp_path / "out", "--images", scans / "DICOM")[0] == 0
     assert len(list((tmp_path / "out" / "seg").glob("*.dcm"))) == len(ORIENTATIONS)
-    nifti = next((scans / "COVID-19-20").glob("*_ct.nii.gz"))
-    code, _, _ = call("test", *flags, tmp_path / "nifti", "--images", nifti)
-    assert code == 0 and "no segmentation object" in (tmp_path / "nifti" / "scores.csv").read_text()
+    both = tmp_path / "both"
+    shutil.copytree(scans / "DICOM" / "0000", both / "0000")
+    shutil.copy(next((scans / "COVID-19-20").glob("*_ct.nii.gz")), both)
+    assert call("test", *flags, tmp_path / "of_both", "--images", both)[0] == 0
+    assert [path.name for path in (tmp_path / "of_both" / "seg").iterdir()] == ["0000.dcm"]
+    assert "no segmentation object" in (tmp_path / "of_both" / "scores.csv").read_text()
     monkeypatch.setitem(sys.modules, "highdicom", None)
     code, _, error = call("test", *flags, tmp_path / "none", "--images", scans / "DICOM")
     assert code == 2 and "highdicom is missing; pip install highdicom" in error

@@ -1,17 +1,20 @@
 """The reliability of a mask: how far the views of a slice, or several networks, agree."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from helpers import SIZE
+from helpers import ROOT, SIZE
 from PIL import Image
 
+from data.errors import InputError
 from utils.evaluation.metrics import ratios
 from utils.inference.agreement import FEW, Agreement
 from utils.inference.predictor import Predictor
 from utils.lesions import uncertainty
+from utils.output.folder import in_order_of_review
 
 
 def squares(*starts, side=40, size=100):
@@ -63,7 +66,7 @@ def test_tables_and_maps(phantom, scans, call, tmp_path):
     out = tmp_path / "out"
     flags = ["--model", "small", "--images", phantom / "Test-Image", "--out", out]
     code, printed, _ = call("test", *flags, "--save_uncertainty", "--save_prob")
-    assert code == 0 and "in the order of reliability, lowest first: " in printed
+    assert code == 0 and "then by reliability, lowest first: " in printed
     summary = json.loads((out / "summary.json").read_text())
     predictor = Predictor("small", device="cpu")
     reliability = {path.name: predictor.predict(path).reliability for path in (phantom / "Test-Image").iterdir()}
@@ -79,7 +82,17 @@ def test_tables_and_maps(phantom, scans, call, tmp_path):
     assert bits.slices.shape[1:] == (SIZE, SIZE)
 
 
-def test_several_networks_disagree_more_than_one_with_itself(phantom):
+def test_rows_with_a_note_come_first():
+    rows = [("a", 0.9, ""), ("b", 1.0, "dark"), ("c", 0.2, ""), ("d", float("nan"), "")]
+    rows = [{"image": name, "reliability": value, "note": note} for name, value, note in rows]
+    assert [row["image"] for row in in_order_of_review(rows)] == ["b", "d", "c", "a"]
+
+
+def test_several_networks_disagree_more_than_one_with_itself(phantom, tmp_path):
     path = sorted((phantom / "Test-Image").iterdir())[0]
-    assert Predictor("small", "small", device="cpu").predict(path).reliability == 1
+    copy = shutil.copy(ROOT / "weights" / "small.pth", tmp_path)
+    assert Predictor("small", copy, device="cpu").predict(path).reliability == 1
+    assert Predictor("small", "supervised", device="cpu").predict(path).reliability < 1
+    with pytest.raises(InputError, match="given twice"):
+        Predictor("small", ROOT / "weights" / "small.pth")
     assert Predictor("small", device="cpu").predict(path).reliability < 1

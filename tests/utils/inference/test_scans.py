@@ -163,6 +163,18 @@ def test_a_truth_in_the_folder_of_results_is_not_deleted(call, scans, checkpoint
     refused(call, "test", *flags, "--test_msk_path", truth, names=[truth, "which is read"], kept=tmp_path)
 
 
+def test_results_are_kept_if_no_scan_can_be_read(call, scans, checkpoint, tmp_path):
+    folder = shutil.copytree(scans / "DICOM" / "0000", tmp_path / "scan")
+    flags = ["--pretrained_model", checkpoint, "--test_img_path", folder, "--image_size", 16, "--out", tmp_path / "out"]
+    assert call("test", *flags)[0] == 0
+    next(folder.iterdir()).unlink()
+    file = next(folder.iterdir())
+    shutil.copy(file, folder / "again.dcm")
+    refused(call, "test", *flags, names=["again.dcm"], kept=tmp_path)
+    flags = ["--pretrained_model", checkpoint, "--test_img_path", scans / "UESTC/image", "--out", tmp_path / "seg"]
+    refused(call, "test", *flags, "--save_dicom_seg", names=["DICOM files, not 0000.nii.gz"], kept=tmp_path)
+
+
 def test_a_full_disk_is_reported_in_a_line(call, scans, checkpoint, tmp_path, monkeypatch):
     def full(*arguments, **options):
         raise OSError(28, "No space left on device", str(tmp_path / "out" / "mask.nii.gz"))
