@@ -119,13 +119,13 @@ def build_page(predictor: Predictor, folder: Path) -> "gradio.Blocks":
         return study, slider, gr.Radio(layers, value="lesions"), gr.Radio(visible=study.volume is not None), None
 
     def clear() -> tuple:
-        return None, None, None, EMPTY, None
+        return None, None, None, EMPTY, gr.Slider(value=1, visible=False), None
 
     def download(study: Study | None, threshold: float, window: str) -> list[str]:
         if study is None:
             raise gr.Error("nothing to download yet; find lesions first", print_exception=False)
         place = Path(tempfile.mkdtemp(dir=folder))
-        return [str(path) for path in write_files(study, replace(Look(), threshold=threshold, window=window), place)]
+        return list(map(str, write_files(study, replace(Look(), threshold=threshold, window=window), place)))
 
     def pick(study: Study | None, event: gr.SelectData) -> Any:
         return 1 if study is None else slice_at(event.index[0], len(study.maps)) + 1
@@ -166,10 +166,9 @@ def build_page(predictor: Predictor, folder: Path) -> "gradio.Blocks":
         inputs, outputs = [study, index, threshold, layer, shape, opacity, window], [view, curve, about]
         opened = [study, index, layer, window, saved]
         find.click(open_files, [files, truths, threshold], opened).then(show, inputs, outputs)
-        for dropped in (files, truths):  # so that no result is taken for that of other files
-            dropped.change(clear, None, [study, view, curve, about, saved])
-        for event in (files.upload, files.clear):  # the truth of other files
-            event(lambda: None, None, [truths])
+        # So that no result, and no truth, is taken for that of other files.
+        gr.on([files.change, truths.change], clear, None, [study, view, curve, about, index, saved])
+        gr.on([files.upload, files.clear], lambda: None, None, [truths])
         for control in (index, threshold, layer, shape, opacity, window):
             control.change(show, inputs, outputs, show_progress="hidden", trigger_mode="always_last")
         curve.select(pick, [study], [index])

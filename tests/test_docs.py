@@ -66,7 +66,7 @@ def starts_like(words: list[str], beginnings: Iterable[str]) -> bool:
 def template(scans, tmp_path_factory) -> Path:
     """A folder with small data under every name that the pages use."""
     root = tmp_path_factory.mktemp("docs") / "template"
-    flags = ["--labeled", 6, "--unlabeled", 4, "--unlabeled_truth", "--test", 2, "--size", 64]
+    flags = ["--labeled", 12, "--unlabeled", 4, "--unlabeled_truth", "--test", 2, "--size", 64]
     assert call_here("data.phantom.__main__", "--out", root, *flags)[0] == 0
     for name in ("covid-semiseg", "phantom"):
         shutil.copytree(root, root / ".." / "copy" / name)
