@@ -41,7 +41,7 @@ SMALL = {  # the same command on less work: flags that are added, or that follow
     "supervised_train.py": TINY,
     "semi_supervised_train.py": TINY,
     "data.phantom": ("--labeled", 6, "--unlabeled", 4, "--test", 2, "--size", 64, "--depth", DEPTH),
-    "benchmarks.crossval": ("--device", "cpu", *TINY),
+    "benchmarks.crossval": ("--device", "cpu", "--batchsize", 2, *TINY),
     "benchmarks.shift": ("--image_size", 32),
     "benchmarks.speed": ("--base_channels", 4, "--image_size", 32, "--rounds", 1),
 }
