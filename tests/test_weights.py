@@ -59,6 +59,26 @@ def test_training_starts_from_them(phantom, call, tmp_path):
     assert code == 0 and "small may have been trained on validation slices" in printed, error
 
 
+def test_training_from_them_crops_whole_slices_as_predictions_do(phantom, call, tmp_path):
+    (tmp_path / "data").mkdir()
+    for kind in ("Image", "Mask"):  # upright, as scanners give them
+        (tmp_path / "data" / f"Train-{kind}").mkdir()
+    for path in sorted((phantom / "Train-Image").iterdir()):
+        for kind in ("Image", "Mask"):
+            image = Image.open(phantom / f"Train-{kind}" / path.name)
+            image.resize((128, 128), Image.Resampling.NEAREST).save(tmp_path / "data" / f"Train-{kind}" / path.name)
+    flags = ["--data_root", tmp_path / "data", "--image_size", 32, "--epoch", 1, "--pretrained_model", "small"]
+    code, trained, error = call("supervised_train", *flags, "--out", tmp_path / "run")
+    assert code == 0, error
+    images = tmp_path / "data" / "Train-Image"
+    code, labeled, error = call(
+        "fake_labels_generator", "--model", "small", "--images", images, "--out", tmp_path / "m"
+    )
+    assert code == 0, error
+    seen = [re.findall(r"(\d+) of them (cropped|rotated)", text) for text in (trained, labeled)]
+    assert seen[0] == seen[1] != []
+
+
 def test_names_of_results_do_not_hide_them(phantom, call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):

@@ -47,8 +47,10 @@ def read_labeled(
     train_pairs, val_pairs = labeled_pairs(config, pairs)
     options: dict[str, Any] = {"cache_gb": config.cache_gb, "reading": config.reading}
     plain = Preprocessing(image_size=config.image_size, align_grays=config.align_grays)
-    labeled = LesionSlices(train_pairs, plain, **options)  # never cropped: others are, to be like these
     known = start.preprocessing if start else plain  # of an earlier run, if any
+    # In a new run they are not cropped: others are, to be like these.
+    crop = config.align_frame and known.align_frame
+    labeled = LesionSlices(train_pairs, replace(plain, align_frame=crop), **options)
     learned = plain.learn(labeled.portraits)
     oriented = known if known.typical_slice else learned
     preprocessing = replace(plain, align_frame=config.align_frame and (known.align_frame or learned.align_frame))
