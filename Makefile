@@ -48,11 +48,11 @@ demo: $(VENV)/ready
 	$(call once,compared,$(RUN) test.py --data_root $(DEMO) --predictions $(RUNS)/CARes-UNet/prob \
 		$(RUNS)/semi-CARes-UNet/prob --img_save_folder $(RUNS)/comparison --save_type overlay --table markdown)
 
-$(VENV)/ready: requirements.txt requirements-extras.txt requirements-dev.txt
+$(VENV)/ready: requirements.txt requirements-extras.txt requirements-compare.txt requirements-dev.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or newer is needed: make PYTHON=...')"
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
-	$(RUN) -m pip install --quiet -r requirements.txt -r requirements-extras.txt -r requirements-dev.txt
+	$(RUN) -m pip install --quiet -r requirements.txt -r requirements-extras.txt -r requirements-compare.txt -r requirements-dev.txt
 	touch $@
 
 clean:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from data.folders import Pair
-from models.blocks import ConvBNReLU, ResidualBlock
+from models.blocks import ResidualBlock
 from models.cares_unet import CAResUNet
 
 
@@ -55,35 +55,6 @@ class ReferenceUNet(CAResUNet):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).sigmoid()
-
-
-class PlainUNet(nn.Module):
-    """The usual UNet: two conv-BN-ReLU per level, max pooling, transposed convolutions.
-
-    31.0 M parameters at its usual width; ``(N, 1, H, W) -> (N, 2, H, W)`` for multiples of 16.
-    """
-
-    def __init__(self, base_channels: int = 64) -> None:
-        super().__init__()
-        widths = [base_channels * 2**level for level in range(5)]
-        self.encoders = nn.ModuleList(map(_double, [1, *widths[:-1]], widths))
-        self.ups = nn.ModuleList(nn.ConvTranspose2d(2 * c, c, 2, stride=2) for c in reversed(widths[:-1]))
-        self.decoders = nn.ModuleList(_double(2 * c, c) for c in reversed(widths[:-1]))
-        self.head = nn.Conv2d(base_channels, 2, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        skips = []
-        for level, encoder in enumerate(self.encoders):
-            x = encoder(F.max_pool2d(x, 2) if level else x)
-            skips.append(x)
-        skips.pop()
-        for up, decoder in zip(self.ups, self.decoders, strict=True):
-            x = decoder(torch.cat([skips.pop(), up(x)], dim=1))
-        return self.head(x)
-
-
-def _double(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(ConvBNReLU(in_channels, out_channels), ConvBNReLU(out_channels, out_channels))
 
 
 class LoopRanger(torch.optim.Optimizer):

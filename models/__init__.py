@@ -1,14 +1,17 @@
 """The networks, by name."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import nn
 
+from models.baselines import BASELINES
 from models.cares_unet import CAResUNet
+from models.inf_net import InfNet
 
-MODELS: dict[str, type[nn.Module]] = {"cares_unet": CAResUNet}
+MODELS: dict[str, Callable[..., nn.Module]] = {"cares_unet": CAResUNet, **BASELINES, "inf_net": InfNet}
 
 
 def build_model(name: str, **arguments: object) -> nn.Module:
@@ -24,6 +27,11 @@ def build_model(name: str, **arguments: object) -> nn.Module:
 def config_of(model: nn.Module) -> dict[str, Any]:
     """The arguments of ``build_model`` that built this network."""
     return cast(dict[str, Any], model.config)
+
+
+def loss_of(name: str) -> str | None:
+    """The loss that the network called ``name`` needs, as its output in training is not logits; None: any."""
+    return getattr(MODELS[name], "loss", None)
 
 
 def options_of(name: str) -> set[str]:

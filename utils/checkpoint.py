@@ -74,6 +74,14 @@ def read_checkpoint(path: Path) -> dict:
     return content
 
 
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The weights in a file, by name. Raises InputError as ``read_checkpoint`` does, whatever network they are of."""
+    if not (weights := bare_weights(_load(path))):
+        raise InputError(f"{path}: no state dict of a network; save one by torch.save")
+    _check_weights(path, weights)
+    return weights
+
+
 def _load(path: Path) -> dict:
     if path.exists() and not path.is_file():  # a named pipe would make it wait for ever
         raise InputError(f"{path}: can't be opened (not a file); give the path of a .pth file")
@@ -219,6 +227,9 @@ def rebuild(content: dict, path: Path | str) -> nn.Module:
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: its weights do not fit its network ({reason}); download or copy it again") from error
+    except ModuleNotFoundError as error:
+        name = content["model"]["name"]
+        raise InputError(f"{path}: its network, {name}, needs {error.name}; pip install {error.name}") from error
     return model.to(memory_format=torch.channels_last)  # as when built; files may have another layout
 
 

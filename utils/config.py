@@ -13,7 +13,7 @@ from data.folders import FOLDERS, PSEUDO_MASKS
 from data.io.reading import Reading
 from data.preprocess.preprocessing import LEAST_SIZE, MOST_SIZE
 from data.preprocess.window import LUNG, Window
-from models import options_of
+from models import loss_of, options_of
 from utils.fields import admits, check, number, one_of
 from utils.training.losses import options_of_loss
 
@@ -67,6 +67,7 @@ class TrainingConfig:
     base_channels: int = number(64, 1)
     block: str = one_of("residual", "models.blocks:BLOCKS")
     upsample: str = one_of("carafe", "models.upsampling:UPSAMPLINGS")
+    encoder_weights: Path | None = None
 
     # Training.
     epoch: int = number(400, 1)
@@ -78,7 +79,7 @@ class TrainingConfig:
     decay_rate: float = number(0.1, 0, 1, above=True)
     decay_epoch: int = number(30, 1)
     decay_start_epoch: int = number(800, 0)
-    loss: str = one_of("ce_dice", "utils.training.losses:LOSSES")
+    loss: str | None = one_of(None, "utils.training.losses:LOSSES")  # None: see loss_name
     lesion_margin: float = number(1.5, 0)
     dice_over: str = one_of("slice", ("slice", "batch"))
     clip_grad: float = number(1.0, 0)
@@ -125,9 +126,14 @@ class TrainingConfig:
         return {"name": self.model, **self._taken(NETWORK_FIELDS, options_of(self.model))}
 
     @property
+    def loss_name(self) -> str:
+        """``loss``; by default the network's own, if it has one."""
+        return self.loss or loss_of(self.model) or "ce_dice"
+
+    @property
     def loss_options(self) -> dict:
         """Those of LOSS_FIELDS that this loss takes."""
-        return self._taken(LOSS_FIELDS, options_of_loss(self.loss))
+        return self._taken(LOSS_FIELDS, options_of_loss(self.loss_name))
 
     def _taken(self, names: Sequence[str], by: Collection[str]) -> dict:
         return {name: getattr(self, name) for name in names if name in by}
@@ -140,7 +146,7 @@ class TrainingConfig:
         """The settings as plain types, for a checkpoint, without those of one machine or one call."""
         here = ("device", "save_folder", *OF_THE_MACHINE)
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in here}
-        kept["lr"] = self.learning_rate
+        kept |= {"lr": self.learning_rate, "loss": self.loss_name}
         kept |= {name: str(value) for name, value in kept.items() if isinstance(value, Path)}
         return {name: value for name, value in kept.items() if value is not None} | {"window": tuple(self.window)}
 
@@ -167,7 +173,9 @@ class TrainingConfig:
         if (self.val_img_path is None) != (self.val_msk_path is None):
             raise InputError("--val_img_path and --val_msk_path: give both or neither")
         self._refuse_options_without_effect(f"--model {self.model}", NETWORK_FIELDS, self.network)
-        self._refuse_options_without_effect(f"--loss {self.loss}", LOSS_FIELDS, self.loss_options)
+        self._refuse_options_without_effect(f"--loss {self.loss_name}", LOSS_FIELDS, self.loss_options)
+        if self.loss_name != (own := loss_of(self.model) or self.loss_name):
+            raise InputError(f"--loss {self.loss_name}: --model {self.model} needs its own, {own}; leave it out")
         if self.augment_grays != RECIPES[self.recipe].augment_grays and not self.data_augmentation:
             raise InputError(f"--augment_grays {self.augment_grays}: has no effect with --no-data_augmentation")
         self._validate_method()

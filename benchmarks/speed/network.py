@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measure import Work, interleaved, peak_memory, ratio
-from benchmarks.reference import LoopRanger, PlainUNet, ReferenceUNet
+from benchmarks.reference import LoopRanger, ReferenceUNet
 from benchmarks.speed.ceiling import build_ceiling, convolution_flop, share_of_ceiling
 from benchmarks.speed.report import Report
 from benchmarks.speed.setting import Setting
@@ -66,18 +66,11 @@ def build_network(who: str, setting: Setting) -> nn.Module:
     return NETWORKS[who](setting.base_channels).to(setting.device)
 
 
-def unet_resnet34(base_channels: int) -> nn.Module:
-    """UNet-resnet34 of segmentation_models_pytorch, at its own width; ModuleNotFoundError without that library."""
-    import segmentation_models_pytorch as smp
-
-    return smp.Unet("resnet34", encoder_weights=None, in_channels=1, classes=2)
-
-
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "reference": ReferenceUNet,
     "ours": lambda width: build_model("cares_unet", base_channels=width),
-    "plain UNet": PlainUNet,
-    "UNet-resnet34": unet_resnet34,
+    "plain UNet": lambda width: build_model("unet", base_channels=width),
+    "UNet-resnet34": lambda width: build_model("unet_resnet34"),
 }
 
 

@@ -9,7 +9,7 @@ import torch
 from helpers import CONFIG
 
 from benchmarks.measure import Timing, interleaved, peak_memory, ratio
-from benchmarks.reference import LoopRanger, PlainUNet, ReferenceUNet, UnfoldedCARAFE
+from benchmarks.reference import LoopRanger, ReferenceUNet, UnfoldedCARAFE
 from benchmarks.speed.estimate import estimate_minutes
 from models import build_model
 from models.upsampling import CARAFE
@@ -85,11 +85,6 @@ def test_a_short_training_follows_the_reference(options):
         theirs_lost.append(loss.item())
     assert ours_lost[-1] < 0.97 * ours_lost[0]
     assert ours_lost == pytest.approx(theirs_lost, rel=0.03 if "amp" in options else 2e-3)
-
-
-def test_plain_unet_has_its_usual_size():
-    assert round(sum(p.numel() for p in PlainUNet().parameters()) / 1e6, 1) == 31.0
-    assert PlainUNet(2)(torch.rand(1, 1, 32, 48)).shape == (1, 2, 32, 48)
 
 
 def test_rounds_are_interleaved_and_ratios_taken_round_by_round():

@@ -39,7 +39,9 @@ def test_a_config_is_kept_as_plain_types():
     kept = TrainingConfig(train_img_path=Path("a/b")).to_dict()
     assert kept["train_img_path"] == "a/b" and kept["lr"] == 5e-3 / 4 and "device" not in kept
     again = TrainingConfig(**kept)
-    assert replace(again, lr=None) == TrainingConfig(train_img_path=Path("a/b"))
+    assert kept["loss"] == "ce_dice" and replace(again, lr=None, loss=None) == TrainingConfig(
+        train_img_path=Path("a/b")
+    )
 
 
 def test_recipes_are_valid_and_named_by_what_they_override():
@@ -55,7 +57,7 @@ def test_recipes_are_valid_and_named_by_what_they_override():
         ({"lr": 0}, "--lr 0: must be above 0"),
         ({"lr": math.nan}, "--lr nan: must be above 0"),
         ({"val_fraction": 0.95}, "--val_fraction 0.95: must be at least 0 and at most 0.9"),
-        ({"model": "unet"}, "--model unet: not one of cares_unet"),
+        ({"model": "vnet"}, "--model vnet: not one of cares_unet"),
         ({"loss": "bce"}, "--loss bce: not one of ce_dice, ce"),
         ({"optimizer_type": "lion"}, "--optimizer_type lion: not one of ranger"),
         ({"lr_schedule": "x"}, "--lr_schedule x: not one of flat_cosine"),

@@ -59,10 +59,11 @@ def add_training_options(parser: Parser) -> None:
     helps = {
         "recipe": "paper: as published; cpu: small. Network, size, gray levels and orientation of a "
         "--pretrained_model are kept",
-        "model": "network; --base_channels, --block and --upsample apply to cares_unet",
-        "base_channels": "width of the first level",
+        "model": "network (python -m models lists them); --block and --upsample apply to cares_unet",
+        "base_channels": "width of the first level of cares_unet and unet",
         "block": "plain: without the paper's shortcuts",
         "upsample": "bilinear: without the paper's CARAFE",
+        "encoder_weights": "trained weights for the encoder of a network of a library, a state dict in a .pth file",
         "epoch": "number of passes over the labeled slices",
         "batchsize": "slices per step",
         "optimizer_type": "ranger: the paper's; sgd: with Nesterov momentum 0.9",
@@ -73,7 +74,8 @@ def add_training_options(parser: Parser) -> None:
         "decay_rate": "published: 0.1",
         "decay_epoch": "epochs between two decays; published: 30",
         "decay_start_epoch": "epochs before the first decay; published: 800",
-        "loss": "ce_dice: cross entropy + soft Dice; ce: cross entropy",
+        "loss": "ce_dice: cross entropy + soft Dice; ce: cross entropy; structure: Inf-Net's; default: structure for "
+        "inf_net, else ce_dice",
         "lesion_margin": "margin by which lesion logits must win on labeled slices in training, to find more lesion; "
         "0: none",
         "dice_over": "soft Dice in the loss: the mean over slices, or one value for all pixels of a batch, as in the "

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.labels import IGNORE
+from models.inf_net import Maps
 
 SMOOTH = 1e-4  # as published; defines soft Dice where a class is absent
 
@@ -45,6 +46,34 @@ def ce(logits: Tensor, mask: Tensor, *, margin: Tensor | float = 0.0) -> Tensor:
     return _cross_entropy(_log_probabilities(logits, margin), mask, mask != IGNORE)
 
 
+def structure(outputs: Tensor | Maps, mask: Tensor, *, margin: Tensor | float = 0.0) -> Tensor:
+    """Inf-Net's: of each of its maps, cross entropy and soft IoU, in which pixels near an outline weigh up to six times
+    (its Section III-E); and the cross entropy of its edge. Logits, as in ``ce_dice``, count as one map."""
+    valid = (mask != IGNORE)[:, None]
+    lesion = ((mask > 0)[:, None] & valid).float()
+    if isinstance(outputs, Tensor):
+        maps, edge = [outputs[:, 1:] - outputs[:, :1]], None
+    else:
+        maps, edge = list(outputs.maps), outputs.edge
+    weight = (1 + 5 * (F.avg_pool2d(lesion, 31, stride=1, padding=15) - lesion).abs()) * valid
+    loss = torch.stack([_weighted(logits.float() - margin, lesion, weight) for logits in maps]).sum()
+    if edge is not None:
+        outline = F.max_pool2d(lesion, 3, 1, 1) + F.max_pool2d(-lesion, 3, 1, 1)
+        each = F.binary_cross_entropy_with_logits(edge.float(), outline, reduction="none")
+        loss = loss + (each * valid).sum() / valid.sum().clamp(min=1)
+    return loss
+
+
+def _weighted(logits: Tensor, lesion: Tensor, weight: Tensor) -> Tensor:
+    """Cross entropy + (1 - soft IoU) of a map, ``(N, 1, H, W)``, the mean over slices."""
+    each = F.binary_cross_entropy_with_logits(logits, lesion, reduction="none")
+    chance, over = logits.sigmoid(), (1, 2, 3)
+    cross_entropy = (each * weight).sum(over) / weight.sum(over).clamp(min=1)
+    overlap = (chance * lesion * weight).sum(over)
+    union = ((chance + lesion) * weight).sum(over) - overlap
+    return (cross_entropy + 1 - (overlap + 1) / (union + 1)).mean()
+
+
 def _log_probabilities(logits: Tensor, margin: Tensor | float) -> Tensor:
     # In half precision, sums over a batch of pixels would overflow or lose the small lesions.
     return F.log_softmax(logits.float() - margin * (_classes(logits) > 0), dim=1)
@@ -59,7 +88,7 @@ def _classes(logits: Tensor) -> Tensor:
     return torch.arange(logits.shape[1], device=logits.device).view(-1, 1, 1)
 
 
-LOSSES: dict[str, Callable[..., Tensor]] = {"ce_dice": ce_dice, "ce": ce}
+LOSSES: dict[str, Callable[..., Tensor]] = {"ce_dice": ce_dice, "ce": ce, "structure": structure}
 
 
 def options_of_loss(name: str) -> set[str]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from data.errors import InputError
@@ -13,6 +14,7 @@ from utils.config import NETWORK_FIELDS, TrainingConfig
 from utils.device import choose_device
 from utils.output.console import warn
 from utils.output.folder import holds_something
+from utils.training.encoder import load_encoder, weights_for
 
 # What a run writes before its first last.pth.
 FIRST = {"log.csv", "curves.png", "training.png", "validation.png", "best.pth"}
@@ -51,11 +53,15 @@ class Start:
 def initial_model(config: TrainingConfig, start: Start | None) -> nn.Module:
     """A new network, or the one of the checkpoint, on the device of the config."""
     model = rebuild(start.content, start.path) if start else build_model(**config.network)
+    if config.encoder_weights and not (start and start.resume):
+        load_encoder(model, config.encoder_weights)
     return model.to(choose_device(config.device))
 
 
 def check_start(config: TrainingConfig, start: Start | None) -> None:
     """Raise InputError if the config conflicts with the checkpoint, or if ``save_folder`` has files of another run."""
+    if not start:
+        check_network(config)
     if start:
         for name, used in start.network.items():
             if (asked := getattr(config, name)) != used:
@@ -76,6 +82,17 @@ def check_start(config: TrainingConfig, start: Start | None) -> None:
     if not is_its_own and holds_something(folder) and not _was_aborted(folder):
         hint = f"--resume {last} to continue its run, or " if last.exists() else ""
         raise InputError(f"--save_folder {folder}: is not empty; {hint}name another folder")
+
+
+def check_network(config: TrainingConfig) -> None:
+    """Raise InputError if the network needs a package that is not installed, or other weights for its encoder."""
+    try:
+        with torch.device("meta"):
+            model = build_model(**config.network)
+        if config.encoder_weights:
+            weights_for(model, config.encoder_weights)
+    except ModuleNotFoundError as error:
+        raise InputError(f"--model {config.model}: needs {error.name}; pip install {error.name}") from error
 
 
 def _was_aborted(folder: Path) -> bool:

@@ -36,7 +36,7 @@ class Training:
         self.precision = choose_precision(config.amp, self.device)
         self.average = copy.deepcopy(model)
         self.trained, self.lesion_margin = trained, config.lesion_margin
-        self.loss = partial(LOSSES[config.loss], **config.loss_options)
+        self.loss = partial(LOSSES[config.loss_name], **config.loss_options)
         self.optimizer = build_optimizer(model, config)
         self.schedule = build_schedule(self.optimizer, config, steps_per_epoch)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")

@@ -1,0 +1,49 @@
+"""Trained weights for the encoder of a network, from a file that the user has."""
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from data.errors import InputError
+from models import config_of
+from utils.checkpoint import read_state_dict
+
+
+def load_encoder(model: nn.Module, path: Path) -> None:
+    """Load a state dict, such as one of torchvision or timm, into the encoder of a network (``weights_for``)."""
+    weights = weights_for(model, path)
+    model.encoder.load_state_dict(weights, strict=False)  # type: ignore[union-attr]
+    print(f"{'encoder':<11} {len(weights)} weights from {path}")
+
+
+def weights_for(model: nn.Module, path: Path) -> dict[str, Tensor]:
+    """The weights in a file that are those of the encoder of a network.
+
+    Entries may have a prefix, such as ``encoder.``, and those of a classifier are left out. A first convolution for
+    colours becomes one for gray levels: its weights are summed. Raises InputError if the network has no encoder of a
+    library, or the file not all of its weights.
+    """
+    encoder, name = getattr(model, "encoder", None), config_of(model)["name"]
+    if encoder is None:
+        raise InputError(f"--encoder_weights {path}: --model {name} has no encoder of a library; leave it out")
+    given, wanted = read_state_dict(path), encoder.state_dict()
+    prefix = _prefix(given, wanted)
+    found = {key: _fitted(given[prefix + key], weight) for key, weight in wanted.items() if prefix + key in given}
+    counts = {key for key in wanted if key.endswith("num_batches_tracked")}
+    if missing := [key for key in wanted if key not in found and key not in counts]:
+        raise InputError(f"--encoder_weights {path}: lacks {missing[0]} of the encoder of {name}; give weights for it")
+    if other := [key for key, weight in found.items() if weight.shape != wanted[key].shape]:
+        shapes = " and ".join("x".join(map(str, w.shape)) for w in (found[other[0]], wanted[other[0]]))
+        raise InputError(f"--encoder_weights {path}: {other[0]} has another shape ({shapes}); give weights for {name}")
+    return found
+
+
+def _prefix(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
+    """What precedes the names of the encoder's weights in the file."""
+    first = next(iter(wanted))
+    return next((key.removesuffix(first) for key in given if key == first or key.endswith(f".{first}")), "")
+
+
+def _fitted(weight: Tensor, wanted: Tensor) -> Tensor:
+    is_first = weight.dim() == 4 and weight.shape[1] == 3 and wanted.shape[1] == 1
+    return weight.sum(dim=1, keepdim=True) if is_first else weight
