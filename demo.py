@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 ABOUT = """# CARes-UNet: COVID-19 lesions in chest CT
 Drop a slice, several slices, a NIfTI scan, or a DICOM series (all of its files); each also as a zip. Everything stays
 on this machine; files are deleted after an hour and when the program ends. **For research only, not for diagnosis.**"""
-EMPTY = "Drop a file, or choose an example."
+EMPTY = "Drop a file or choose an example, then press **Find lesions**."
+COLOURS = "right and wrong: white right, red too much, blue missed"
 # The wheel over the picture, and the arrow keys, move the slider of the slice.
 KEYS = """
 () => {
@@ -115,8 +116,9 @@ def build_page(predictor: Predictor, folder: Path) -> "gradio.Blocks":
         study = read(files or (), truths or (), predictor)
         count = len(study.maps)
         slider = gr.Slider(minimum=1, maximum=max(count, 2), value=study.worst(threshold) + 1, visible=count > 1)
-        layers = LAYERS if study.truths is not None else WITHOUT_TRUTH
-        return study, slider, gr.Radio(layers, value="lesions"), gr.Radio(visible=study.volume is not None), None
+        known = study.truths is not None
+        layers = gr.Radio(LAYERS if known else WITHOUT_TRUTH, value="lesions", info=COLOURS if known else None)
+        return study, slider, layers, gr.Radio(visible=study.volume is not None), None
 
     def clear() -> tuple:
         return None, None, None, EMPTY, gr.Slider(value=1, visible=False), None
@@ -139,11 +141,10 @@ def build_page(predictor: Predictor, folder: Path) -> "gradio.Blocks":
                 with gr.Accordion("true lesions, if known", open=False):
                     truths = gr.File(file_count="multiple", label="masks", elem_id="truths")
                 find = gr.Button("Find lesions", variant="primary", elem_id="find")
-                gr.Examples(examples, inputs=[files, truths], example_labels=["scan", "scan and truth", "slices"])
-                gr.Markdown("Then press **Find lesions**.")
+                names, label = ["scan", "scan and truth", "slices"], "examples, if you have no file"
+                gr.Examples(examples, inputs=[files, truths], example_labels=names, label=label)
                 threshold = gr.Slider(0.02, 0.98, 0.5, step=0.02, label="threshold", elem_id="threshold")
-                info = "right and wrong, if the truth is known: white right, red too much, blue missed"
-                layer = gr.Radio(WITHOUT_TRUTH, value="lesions", label="layer", info=info, elem_id="layer")
+                layer = gr.Radio(WITHOUT_TRUTH, value="lesions", label="layer", elem_id="layer")
                 shape = gr.Radio(["outline", "fill"], value="outline", label="lesions as")
                 opacity = gr.Slider(0, 1, 0.5, step=0.05, label="opacity of all but outlines")
                 window = gr.Radio(list(WINDOWS), value="lung", label="window", visible=False, elem_id="window")

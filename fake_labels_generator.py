@@ -28,6 +28,8 @@ from utils.lesions import lesion_mask
 from utils.output.console import report_images, report_notes, warn
 from utils.output.folder import ResultFolder, rows_to_keep
 
+LITTLE = 0.05  # of the pixels
+
 
 def main() -> None:
     label(*parse())
@@ -85,6 +87,8 @@ def label_slices(predictor: Predictor, config: LabelingConfig) -> None:
     if truth:
         print(f"{'Dice':<11} {mean['dice']:.3f} of the labels, {mean['kept_dice']:.3f} of the pixels kept (0/0 is 1)")
     report_notes(masks.rows)
+    if mean["kept_share"] < LITTLE:
+        warn(f"nearly all pixels are less certain than --confidence {config.confidence:g}; lower it")
     if with_lesion == 0:
         warn("no mask has a lesion; is the model trained, and are these slices like its training slices?")
     elif mean["lesion_share"] > 0.5:

@@ -69,8 +69,13 @@ def test(config: EvaluationConfig, prediction: PredictionConfig) -> None:
 
 
 def refuse_flags_of_slices(config: EvaluationConfig) -> None:
-    if config.lung_mask_path or config.table or config.save_type != "solo":
-        raise InputError("--lung_mask_path, --table, --save_type: apply to slices; leave them out for scans")
+    given = {
+        "--lung_mask_path": config.lung_mask_path,
+        "--table": config.table,
+        "--save_type": config.save_type != "solo",
+    }
+    for flag in [flag for flag, value in given.items() if value]:
+        raise InputError(f"{flag}: applies to slices; leave it out for scans")
 
 
 def predict_and_score(

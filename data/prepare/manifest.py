@@ -82,5 +82,7 @@ def report(out: Path, rows: list[dict]) -> None:
         cases = len({row["case"] for row in some})
         known = [int(row["lesion_pixels"]) for row in some if row["lesion_pixels"] != ""]
         lesions = f", {sum(pixels > 0 for pixels in known)} with a lesion" if known else ""
-        print(f"{split:<11} {len(some)} slices of {cases} cases in {' and '.join(folders)}{lesions}")
+        written = [folder for folder in folders if some and (out / folder).is_dir()]
+        place = f" in {' and '.join(written)}" if written else ""
+        print(f"{split:<11} {len(some)} slices of {cases} cases{place}{lesions}")
     print(f"{'manifest':<11} {out / 'manifest.csv'}")

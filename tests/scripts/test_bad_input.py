@@ -344,7 +344,7 @@ def test_masks_of_other_slices_are_not_replaced(call, data, label):
     assert call(*arguments(data / "Test-Image"))[0] == 0
     refused(call, *arguments(data / "Unlabeled"), names=[folder, data / "Test-Image"], kept=folder)
     (data / "Test-Image/phantom_0003.png").unlink()
-    refused(call, *arguments(data / "Test-Image"), names=["phantom_0003.png", "match nothing"], kept=folder)
+    refused(call, *arguments(data / "Test-Image"), names=["phantom_0003.png", "no results of this input"], kept=folder)
 
 
 def test_an_interrupted_run_leaves_no_mixture(call, data, label, monkeypatch):

@@ -79,7 +79,8 @@ def report_scans(results: ResultFolder) -> None:
     """
     if not results.rows:
         return
-    print(f"\n{'results':<11} {len({row['image'] for row in results.rows})} scans; {results.table}")
+    count = len({row["image"] for row in results.rows})
+    print(f"\n{'results':<11} {count} scan{'s' * (count > 1)} in {results.folder}; {results.table}")
     models: dict[str, list[dict]] = {}
     for row in results.rows:
         models.setdefault(row.get("model", ""), []).append(row)

@@ -71,8 +71,8 @@ def predict_scans(
 def _describe(slices: ScanSlices) -> str:
     """What was done to the slices of a scan."""
     cropped = sum(placement.frame.box is not None for placement in slices.placements)
-    parts = [f"predicted {len(slices)} of {len(slices.hu)} slices"]
-    parts += [f"cropped {cropped} to the lungs"] if cropped else []
+    parts = [f"{len(slices)} of {len(slices.hu)} slices predicted"]
+    parts += [f"{cropped} of them cropped to the lungs"] if cropped else []
     if slices.placements and (turns := slices.placements[0].turns):
-        parts.append(f"rotated by {90 * turns} degrees to the orientation of the training set")
+        parts.append(f"rotated by {90 * turns} degrees for the network (the mask lies as the scan)")
     return ", ".join(parts)

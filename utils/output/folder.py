@@ -16,7 +16,7 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 from PIL import Image
 from tqdm import tqdm
 
-from data.errors import InputError
+from data.errors import InputError, listed
 from data.folders import case_of
 from data.io.whole import write_whole
 
@@ -120,8 +120,8 @@ class ResultFolder:
             masks = {self._name_of(path) for path in inputs}
             if others := [name for name in present if name not in masks]:
                 raise InputError(
-                    f"{folder}: contains {', '.join(others)}, which match nothing in {inputs[0].parent}; "
-                    "remove them or name another folder"
+                    f"{folder}: contains {listed(others)}, which are no results of this input; remove them or name "
+                    "another folder"
                 )
             self._lock = lock_folder(folder)
             done = {self._name_of(Path(row["image"])) for row in kept}

@@ -60,7 +60,7 @@ def read_series(path: Path, *, number: int | None = None) -> Stack:
     values, padding, valued = _values(path, planes)
     modality = planes[0].dataset.get("Modality", "")
     alone = path.is_file() and (more := len(list(dicom_files(path.parent))) - 1)
-    beside = f"one file only, give its folder for the {more} beside it" if alone else ""
+    beside = f"only this file is read; give its folder for the {more} beside it" if alone else ""
     if unknown := other_files(path, files):
         beside = f"{len(unknown)} files that are no DICOM left out ({listed(unknown)}); unpack them if they are slices"
     notes = one_note(beside, note, left_out, _other_differences(planes), placed, valued)

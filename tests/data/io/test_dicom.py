@@ -180,7 +180,7 @@ def test_one_slice_has_the_thickness_of_its_header(series):
     one = read_scan(folder / "0003.dcm")
     assert one.slices.shape == (1, SIZE, SIZE) and (whole.slices == one.slices).all(axis=(1, 2)).sum() == 1
     assert one.geometry.voxel_ml == pytest.approx(whole.geometry.voxel_ml, rel=1e-3)
-    assert one.note == f"one file only, give its folder for the {DEPTH - 1} beside it"
+    assert one.note == f"only this file is read; give its folder for the {DEPTH - 1} beside it"
 
     def thin(dataset, index):
         del dataset.SliceThickness
