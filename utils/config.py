@@ -195,14 +195,14 @@ class TrainingConfig:
             raise InputError(
                 "--method teacher: learns nothing with --no-data_augmentation (or --recipe paper); use --method pseudo"
             )
-        if self.method == "pseudo" and self.confidence:
+        if self.method not in (None, "teacher") and self.confidence:
             raise InputError(
-                f"--confidence {self.confidence:g}: applies to --method teacher; for the masks of --method pseudo, "
-                "use it with fake_labels_generator.py"
+                f"--confidence {self.confidence:g}: applies to --method teacher; for the masks of --method "
+                f"{self.method}, use it with fake_labels_generator.py"
             )
-        if self.method == "pseudo" and self.semi_truth_path:
+        if self.method not in (None, "teacher") and self.semi_truth_path:
             raise InputError(
-                "--semi_truth_path: applies to --method teacher; to score the masks of --method pseudo, use "
+                f"--semi_truth_path: applies to --method teacher; to score the masks of --method {self.method}, use "
                 "fake_labels_generator.py --truth_path"
             )
 

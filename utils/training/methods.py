@@ -56,13 +56,17 @@ class Supervised:
 class PseudoLabels(Supervised):
     """Learn labeled and pseudo-labeled slices, half and half (the paper), and finally only the labeled ones."""
 
+    mixed_share = 0.5  # of labeled slices, before the finish
+
     def __init__(self, config: TrainingConfig, labeled: LesionSlices, pseudo: LesionSlices) -> None:
         self.mixed_epochs = config.epoch - round(config.epoch * config.labeled_finish)
         # Early epochs are close to pre-trained weights chosen on the same slices, and can win by chance.
         self.best_restarts_at = self.mixed_epochs + 1
         # Many unlabeled slices have little lesion; drawn by its area, they have about as much as labeled slices.
         weights = 1 + pseudo.lesion_areas() if config.favor_lesions else torch.ones(len(pseudo))
-        self.mixture = HalfAndHalf(len(labeled), weights, config.batchsize, mixed_epochs=self.mixed_epochs)
+        self.mixture = HalfAndHalf(
+            len(labeled), weights, config.batchsize, mixed_epochs=self.mixed_epochs, mixed_share=self.mixed_share
+        )
         self.pseudo = pseudo
         super().__init__(config, labeled)
 
@@ -76,6 +80,12 @@ class PseudoLabels(Supervised):
     @property
     def labeled_share(self) -> float:
         return self.mixture.labeled_share
+
+
+class PseudoFirst(PseudoLabels):
+    """Learn the pseudo-labeled slices alone, then the labeled ones alone, as Semi-Inf-Net does (Fan et al., 2020)."""
+
+    mixed_share = 0.0
 
 
 class MeanTeacher(PseudoLabels):
@@ -102,4 +112,4 @@ class MeanTeacher(PseudoLabels):
         return self.labels.report()
 
 
-SEMI_SUPERVISED = {"pseudo": PseudoLabels, "teacher": MeanTeacher}
+SEMI_SUPERVISED = {"pseudo": PseudoLabels, "pseudo_first": PseudoFirst, "teacher": MeanTeacher}

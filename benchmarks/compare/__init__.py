@@ -1,0 +1,1 @@
+"""The paper's tables: networks trained, scored and compared by one protocol."""
