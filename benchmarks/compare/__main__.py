@@ -160,7 +160,7 @@ def report(
     with (results.folder / "table.md").open("a", encoding="utf-8") as file:
         file.write(f"\n{table}\n")
     figures = {name: found._asdict() for name, found in cost.items()}
-    (results.folder / "cost.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    (args.out / "cost.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 def cost_table(number: int | None, models: Sequence[Model], settings: Sequence[Setting], cost: dict[str, Cost]) -> str:

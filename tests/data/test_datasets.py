@@ -252,3 +252,14 @@ def test_masks_are_resized_without_new_values(tmp_path):
     expected = read_mask(tmp_path / "mask.png", pseudo=True).resize((32, 32), Image.Resampling.NEAREST)
     assert set(mask.unique().tolist()) == {0, 1, 255}
     assert np.array_equal(mask, expected)
+
+
+def test_pseudo_labeled_slices_alone_come_first():
+    sampler = HalfAndHalf(10, torch.ones(100), batchsize=4, mixed_epochs=2, mixed_share=0.0)
+    for epoch, share in ((1, 0.0), (2, 0.0), (3, 1.0)):
+        sampler.epoch = epoch
+        drawn = [index for batch in sampler for index in batch]
+        assert sampler.labeled_share == share and len(drawn) == 20
+        assert all((index < 10) == (share == 1) for index in drawn)
+    with pytest.raises(ValueError, match="mixed_share"):
+        HalfAndHalf(10, torch.ones(100), batchsize=4, mixed_epochs=2, mixed_share=0.3)

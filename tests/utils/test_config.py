@@ -61,7 +61,7 @@ def test_recipes_are_valid_and_named_by_what_they_override():
         ({"loss": "bce"}, "--loss bce: not one of ce_dice, ce"),
         ({"optimizer_type": "lion"}, "--optimizer_type lion: not one of ranger"),
         ({"lr_schedule": "x"}, "--lr_schedule x: not one of flat_cosine"),
-        ({"method": "x"}, "--method x: not one of pseudo, teacher"),
+        ({"method": "x"}, "--method x: not one of pseudo, pseudo_first, teacher"),
         ({"amp": "x"}, "--amp x: not one of auto, off"),
         ({"recipe": "x"}, "--recipe x: not one of default"),
         ({"method": "pseudo", "batchsize": 3}, "--batchsize 3: half of it is labeled"),

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from utils.training.losses import ce, ce_dice
+from models.inf_net import Maps
+from utils.training.losses import ce, ce_dice, structure
 
 
 def sure(mask, classes=2, margin=40.0):
@@ -79,3 +80,37 @@ def test_dice_over_slices_counts_each_as_much():
     logits = sure(missed)
     over_slices = ce_dice(logits, mask, dice_over="slice") - ce_dice(logits, mask)
     assert over_slices.item() == pytest.approx((1 / 2 - 1 / 257) / 2, abs=1e-3)
+
+
+def test_structure_loss_is_that_of_inf_net():
+    mask = torch.zeros(2, 40, 40, dtype=torch.long)
+    mask[:, 10:30, 10:20] = 1
+    right = torch.where(mask[:, None] == 1, 30.0, -30.0)
+    outline = (
+        torch.nn.functional.max_pool2d(mask[:, None].float(), 3, 1, 1)
+        - 1
+        + torch.nn.functional.max_pool2d(1 - mask[:, None].float(), 3, 1, 1)
+    )
+    edge = torch.where(outline > 0, 30.0, -30.0)
+    assert structure(Maps((right,) * 4, edge), mask) < 1e-5
+    assert structure(sure(mask), mask) < 1e-5  # logits count as one map
+    wrong = structure(Maps((right, right, right, -right), edge), mask).item()
+    assert structure(Maps((-right,) * 4, edge), mask).item() == pytest.approx(4 * wrong, rel=1e-4)
+    assert structure(Maps((right,) * 4, -edge), mask) > 1
+    ignored = mask.clone()
+    ignored[:, :, 30:] = 255
+    noise = torch.zeros_like(right)
+    noise[..., 30:] = 60
+    assert structure(Maps((right + noise,), edge), ignored).item() == pytest.approx(0, abs=0.05)
+    assert structure(Maps((right,) * 4, edge), torch.full_like(mask, 255)).item() == pytest.approx(0, abs=1e-4)
+
+
+def test_structure_loss_weighs_outlines_more():
+    mask = torch.zeros(1, 64, 64, dtype=torch.long)
+    mask[:, 24:40, 24:40] = 1
+    logits = torch.where(mask[:, None] == 1, 4.0, -4.0)
+    near, far = logits.clone(), logits.clone()
+    near[..., 41:43, 30:34] = 4.0
+    far[..., 2:4, 2:6] = 4.0
+    loss = [structure(Maps((each,), logits), mask).item() for each in (near, far)]
+    assert loss[0] > loss[1]

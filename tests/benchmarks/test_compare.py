@@ -1,0 +1,91 @@
+"""``benchmarks.compare``: every network trained, scored as test.py scores it, and not trained again."""
+
+import csv
+import json
+
+import pytest
+from helpers import call_here, refused
+
+from benchmarks.compare.published import NETWORKS, TABLES
+from models import MODELS
+
+TINY = ["--models", "unet", "cares_unet", "--widths", "cares_unet=2", "unet=2", "--epoch", 2]
+FLAGS = ["--", "--image_size", 32, "--device", "cpu"]
+
+
+def compare(*arguments):
+    return call_here("benchmarks.compare.__main__", *arguments)
+
+
+def test_the_tables_and_pictures(phantom, call, tmp_path):
+    out = tmp_path / "out"
+    options = [
+        "--data_root",
+        phantom,
+        *TINY,
+        "--sweep",
+        "5e-3",
+        "1e-3",
+        "--sweep_epoch",
+        1,
+        "--semi",
+        "--semi_epoch",
+        2,
+    ]
+    code, printed, error = compare(*options, "--table", 1, "--out", out, *FLAGS)
+    assert code == 0, error
+    names = ["cares_unet", "semi_cares_unet", "unet", "semi_unet"]
+    rows = list(csv.DictReader((out / "comparison" / "scores.csv").open()))
+    assert [row["model"] for row in rows[::4]] == names  # 4 test slices each
+    table = (out / "comparison" / "table.md").read_text()
+    assert table.count("| cares_unet ") == 3 and "| 0.731 " in table and "| 0.639 " in table
+    assert "on the first fold after 1 epochs" in printed and "unet against cares_unet: Dice" in printed
+    for picture in ("figures/dice.png", "figures/worst_and_best.png", "overlay/page_001.png"):
+        assert (out / "comparison" / picture).exists()
+    cost = json.loads((out / "cost.json").read_text())
+    assert all(found["milliseconds"] > 0 and found["parameters"] > 1000 for found in cost.values())
+
+    model = out / "unet" / "seed_0_fold_0" / "run" / "best.pth"
+    code, _, error = call("test", "--data_root", phantom, "--model", model, "--device", "cpu", "--out", tmp_path / "t")
+    assert code == 0, error
+    theirs = {row["image"]: row for row in csv.DictReader((tmp_path / "t" / "scores.csv").open())}
+    for row in [row for row in rows if row["model"] == "unet"]:
+        assert float(row["dice"]) == pytest.approx(float(theirs[row["image"]]["dice"]))
+        assert float(row["tm_dice"]) == pytest.approx(float(theirs[row["image"]]["tm_dice"]))
+
+    trained = {path: path.stat().st_mtime_ns for path in out.rglob("best.pth")}
+    assert compare(*options, "--table", 1, "--out", out, *FLAGS)[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("best.pth")} == trained
+
+
+def test_folds_and_seeds(phantom, tmp_path):
+    options = [
+        "--data_root",
+        phantom,
+        "--models",
+        "unet",
+        "--widths",
+        "unet=2",
+        "--epoch",
+        1,
+        "--folds",
+        2,
+        "--seeds",
+        2,
+    ]
+    code, _, error = compare(*options, "--alike", 1, "--out", tmp_path / "out", *FLAGS)
+    assert code == 0, error
+    rows = list(csv.DictReader((tmp_path / "out" / "comparison" / "scores.csv").open()))
+    assert len(rows) == 10 and len(list((tmp_path / "out").rglob("best.pth"))) == 4
+
+
+def test_wrong_options(phantom, tmp_path):
+    flags = ["--data_root", phantom, "--out", tmp_path / "out"]
+    refused(call_here, "benchmarks.compare.__main__", *flags, "--widths", "unet", names=["unet"], kept=tmp_path)
+    given = [*flags, "--", "--lr", 1]
+    refused(call_here, "benchmarks.compare.__main__", *given, names=["--lr: is set for each"], kept=tmp_path)
+
+
+def test_the_paper_has_no_network_that_is_missing_here():
+    assert set(NETWORKS) <= set(MODELS)
+    assert {name.removeprefix("semi_") for table in TABLES.values() for name in table} <= set(MODELS)
