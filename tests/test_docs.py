@@ -131,8 +131,8 @@ def run(words: list[str]) -> None:
         if importlib.util.find_spec(module).submodule_search_locations:
             module += ".__main__"
         small = ONE_MORE if "--resume" in arguments else SMALL.get(name, ())
-        if "--pretrained_model" in arguments and small == TINY:
-            small = TINY[2:]  # the width is known
+        if small == TINY and {"--pretrained_model", "--model"} & set(arguments):
+            small = TINY[2:]  # the network has its own width
         code, _, error = call_here(module, *arguments, *small)
         assert code == 0, f"{' '.join(words)}\n{error}"
 
