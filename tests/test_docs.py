@@ -42,6 +42,7 @@ SMALL = {  # the same command on less work: flags that are added, or that follow
     "semi_supervised_train.py": TINY,
     "data.phantom": ("--labeled", 6, "--unlabeled", 4, "--test", 2, "--size", 64, "--depth", DEPTH),
     "benchmarks.crossval": ("--device", "cpu", "--batchsize", 2, *TINY),
+    "benchmarks.compare": ("--device", "cpu", "--batchsize", 2, *TINY[2:4]),
     "benchmarks.shift": ("--image_size", 32),
     "benchmarks.speed": ("--base_channels", 4, "--image_size", 32, "--rounds", 1),
 }
@@ -133,6 +134,9 @@ def run(words: list[str]) -> None:
         small = ONE_MORE if "--resume" in arguments else SMALL.get(name, ())
         if small == TINY and {"--pretrained_model", "--model"} & set(arguments):
             small = TINY[2:]  # the network has its own width
+        if name == "benchmarks.compare":  # whose own options precede those of the trainer
+            place = arguments.index("--")
+            arguments[place:place] = ["--models", "unet", "--widths", "unet=2", "--epoch", "1", "--sweep_epoch", "1"]
         code, _, error = call_here(module, *arguments, *small)
         assert code == 0, f"{' '.join(words)}\n{error}"
 

@@ -56,7 +56,7 @@ class Setting:
         if kept and path.exists() and (before := json.loads(path.read_text(encoding="utf-8"))) != now:
             changed = [key for key in now if before.get(key) != now[key]]
             listed = ", ".join(f"other {key}" if key == "folds" else f"{key} {before.get(key)!r}" for key in changed)
-            raise InputError(f"{path.parent}: was started with {listed}; give this setting another name")
+            raise InputError(f"{path.parent}: was started with {listed}; give this setting another name or --out")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
 
