@@ -166,7 +166,7 @@ def test_the_demo(tmp_path):
     command = ["make", "-o", f"{sys.prefix}/ready", f"VENV={sys.prefix}", "demo"]
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "| semi-CARes-UNet |" in done.stdout and (copy / "runs/demo/comparison/overlay/page_1.png").exists()
+    assert "| semi-CARes-UNet |" in done.stdout and (copy / "runs/demo/comparison/overlay/page_001.png").exists()
 
 
 @pytest.mark.parametrize(
