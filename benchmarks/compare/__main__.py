@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from tabulate import tabulate
 
-from benchmarks.compare.candidates import Protocol, chosen_rate, in_order, trained
+from benchmarks.compare.candidates import SEMI, Protocol, chosen_rate, in_order, trained
 from benchmarks.compare.cost import Cost, costs
 from benchmarks.compare.published import NETWORKS, SETS, TABLES
 from benchmarks.crossval.folds import alike, split_in_folds
@@ -41,9 +41,9 @@ def main() -> None:
     for model in in_order(args.models):
         setting = protocol.setting(model, lr=chosen_rate(protocol, model))
         settings.append(setting)
-        if args.semi:
+        if args.semi or SEMI + model in TABLES.get(args.table, {}):
             settings.append(protocol.semi(setting, epoch=args.semi_epoch))
-            if model == "inf_net":
+            if model == "inf_net":  # also as its authors train it
                 settings.append(protocol.semi(setting, epoch=args.epoch, method="pseudo_first"))
     runs = {setting.name: trained(setting, protocol.work) for setting in settings}
     cases = [Case(image, truth) for part in protocol.shared.parts for image, truth in part]
@@ -72,7 +72,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="learning rates, of which each network gets the best on the first fold; default: that of the trainers",
     )
     parser.add_argument("--sweep_epoch", type=number(int, 1), default=40, help="epochs of the trainings for --sweep")
-    parser.add_argument("--semi", action="store_true", help="also train each network semi-supervised")
+    parser.add_argument(
+        "--semi", action="store_true", help="also train each network semi-supervised; default: those of --table"
+    )
     parser.add_argument("--semi_epoch", type=number(int, 1), default=200, help="of these trainings")
     sets = ", ".join(f"{number_}: {name}" for number_, name in SETS.items())
     parser.add_argument("--table", type=int, choices=TABLES, help=f"networks and figures of the paper's table ({sets})")

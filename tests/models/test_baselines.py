@@ -14,6 +14,7 @@ from utils.training.state import Training
 pytest.importorskip("segmentation_models_pytorch", reason="segmentation_models_pytorch is an extra")
 FAST = ("unet", "fpn_efficientnet_b1", "inf_net")
 OTHERS = [*BASELINES, "inf_net"]
+SOME = [name if name in FAST else pytest.param(name, marks=pytest.mark.long) for name in OTHERS]
 PARAMETERS = {  # in millions
     "unet": 31.0,  # Ronneberger et al., with batch norm in place of biases
     "segnet": 29.4,  # Badrinarayanan et al.
@@ -44,7 +45,7 @@ def test_any_size_is_kept_and_the_published_size(name):
         assert model(torch.rand(2, 1, 70, 53)).shape == (2, 2, 70, 53)
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", SOME)
 def test_steps_lower_the_loss(name):
     torch.manual_seed(0)
     config = TrainingConfig(**vars(CONFIG) | {"model": name, "lr": 1e-3, "optimizer_type": "adam", "loss": None})
@@ -57,9 +58,7 @@ def test_steps_lower_the_loss(name):
     assert min(losses[3:]) < 0.97 * losses[0], losses
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.long) for name in OTHERS]
-)
+@pytest.mark.parametrize("name", SOME)
 def test_a_run_its_checkpoint_and_its_resume(name, phantom, call, tmp_path):
     width = ["--base_channels", 4] if name == "unet" else []
     flags = ["--data_root", phantom, "--model", name, "--image_size", 32, "--device", "cpu", "--lr_schedule", "step"]
