@@ -20,12 +20,22 @@ LABELS = {
     "assd": "ASSD (px)",
 }
 PAPER_COLUMNS = ("dice", "sensitivity", "specificity", "s_measure", "e_mean", "mae")
+MOST_ACROSS = 4
 LOWER_IS_BETTER = {"mae", "hd95", "assd"}
 
 
 def text_table(columns: dict[str, dict[str, dict]]) -> str:
-    """Scores down, models or protocols across: mean (std) [ci95], from the ``summarise_scores`` of each."""
+    """Scores down, models or protocols across: mean (std) [ci95], from the ``summarise_scores`` of each.
+
+    Of many models: models down, scores across, mean (std) alone.
+    """
     names = list(next(iter(columns.values())))
+    if len(columns) > MOST_ACROSS:
+        rows = [
+            [model, *(_cell(name, found[name]) if name in found else "" for name in names)]
+            for model, found in columns.items()
+        ]
+        return aligned([["", *(LABELS[name] for name in names)], *rows])
     images = max(summary["images"] for found in columns.values() for summary in found.values())
     header = ["", *columns]
     lines = [header] + [

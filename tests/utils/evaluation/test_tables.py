@@ -79,3 +79,10 @@ def test_text_table_lines_up_and_says_what_is_missing():
     by_label = {line.split("  ")[0]: line for line in lines}
     assert "0.600 (0.100) [0.500, 0.700]" in by_label["Dice"]
     assert by_label["HD95 (px)"].endswith(" -") and by_label["ASSD (px)"].count("[") == 1
+
+
+def test_many_models_stand_below_each_other():
+    found = {f"model {index}": summaries()["B"] for index in range(5)}
+    header, *lines = text_table(found).splitlines()
+    assert "Dice" in header and "MAE" in header and [line[:7] for line in lines] == list(found)
+    assert "[" not in lines[0] and "(" in lines[0]
