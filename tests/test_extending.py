@@ -27,7 +27,7 @@ def test_every_idea_of_the_page_trains(phantom, tmp_path):
         "utils/training/losses.py",
         "utils/training/optimizers.py",
         "data/augmentation.py",
-        "utils/training/methods.py",
+        "utils/training/methods/noisy.py",
     ]
     for file, code in ideas:
         apply(tmp_path, file, code)

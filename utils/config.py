@@ -23,6 +23,7 @@ DEFAULT_FOLDERS = {
     "semi_img_path": FOLDERS["unlabeled"][0],
     "semi_msk_path": PSEUDO_MASKS,
 }
+KEEP_MASKS = ("pseudo", "pseudo_first")  # methods that learn the pseudo masks as they are
 PRECISIONS = ("auto", "off", "bf16", "fp16")
 OF_THE_MACHINE = ("num_workers", "cache_gb")  # settings that change no result
 COMPILERS = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
@@ -191,16 +192,18 @@ class TrainingConfig:
             raise InputError(
                 f"--batchsize {self.batchsize}: half of it is labeled, half pseudo-labeled; give an even number"
             )
-        if self.method == "teacher" and not self.data_augmentation:
+        keeps_masks = self.method in KEEP_MASKS
+        if self.method and not keeps_masks and not self.data_augmentation:
             raise InputError(
-                "--method teacher: learns nothing with --no-data_augmentation (or --recipe paper); use --method pseudo"
+                f"--method {self.method}: learns nothing with --no-data_augmentation (or --recipe paper); use --method "
+                "pseudo"
             )
-        if self.method not in (None, "teacher") and self.confidence:
+        if keeps_masks and self.confidence:
             raise InputError(
                 f"--confidence {self.confidence:g}: applies to --method teacher; for the masks of --method "
                 f"{self.method}, use it with fake_labels_generator.py"
             )
-        if self.method not in (None, "teacher") and self.semi_truth_path:
+        if keeps_masks and self.semi_truth_path:
             raise InputError(
                 f"--semi_truth_path: applies to --method teacher; to score the masks of --method {self.method}, use "
                 "fake_labels_generator.py --truth_path"

@@ -142,7 +142,7 @@ def test_slices_are_drawn_by_their_pseudo_labeled_lesions(chain, tmp_path, call,
             weights.extend(pseudo_weights.tolist())
             super().__init__(labeled, pseudo_weights, batchsize, **options)
 
-    monkeypatch.setattr("utils.training.methods.HalfAndHalf", Spy)
+    monkeypatch.setattr("utils.training.methods.pseudo.HalfAndHalf", Spy)
     out = ["--epoch", 1, "--save_folder", tmp_path / "run"]
     assert call("semi_supervised_train", "--data_root", data, *SMALL, *flags, *out)[0] == 0
     areas = [
@@ -156,9 +156,9 @@ def test_slices_are_drawn_by_their_pseudo_labeled_lesions(chain, tmp_path, call,
 def test_the_last_epochs_are_for_labeled_slices(chain, tmp_path, call, monkeypatch):
     shares, step = [], Training.step
 
-    def spy(training, images, masks, *, labeled_share):
-        shares.append(labeled_share)
-        return step(training, images, masks, labeled_share=labeled_share)
+    def spy(training, images, masks, labeled):
+        shares.append(labeled.mean().item())
+        return step(training, images, masks, labeled)
 
     monkeypatch.setattr(Training, "step", spy)
     flags = ["--epoch", 4, "--labeled_finish", 0.25, "--save_folder", tmp_path / "run"]

@@ -45,7 +45,8 @@ def add_pseudo_labeled_data_options(parser: Parser) -> None:
         "semi_msk_path": "masks of fake_labels_generator.py; default: DATA_ROOT/Pos-Mask",
         "semi_truth_path": "true masks, if known, to score the teacher's labels in log.csv",
         "method": "pseudo: learn these masks; pseudo_first: them alone until the finish; teacher: learn what the "
-        "averaged weights predict at every step; default: teacher with --pretrained_model, else pseudo",
+        "averaged weights predict at every step; two_views: on two views of each slice; copy_paste: with blocks of "
+        "labeled slices in the others, and reverse; default: teacher with --pretrained_model, else pseudo",
         "favor_lesions": "draw these slices in proportion to the lesion area of their masks, not uniformly",
         "labeled_finish": "share of the epochs, at the end, that train on labeled slices only, twice each",
         "confidence": "teacher: ignore pixels whose likelier class has a lower probability; most are at the rims of "

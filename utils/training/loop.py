@@ -151,8 +151,7 @@ def _train_epoch(training: Training, method: Supervised, bar: tqdm, last: Path) 
         lr = training.lr
         images = images.to(training.device, non_blocking=True)
         masks = masks.to(training.device, non_blocking=True)
-        images, masks = method.prepare(images, masks, teacher=training.average_logits)
-        losses[step] = training.step(images, masks, labeled_share=method.labeled_share)
+        losses[step] = training.step(*method.prepare(images, masks, training.average_logits))
         if time.monotonic() - read_at > READ_LOSS_EVERY or step == len(batches) - 1:
             read_at = time.monotonic()
             _stop_if_not_finite(losses[: step + 1], steps_before, lr, last)

@@ -46,14 +46,15 @@ class Training:
         """Learning rate of the next step."""
         return self.optimizer.param_groups[0]["lr"]
 
-    def step(self, images: Tensor, masks: Tensor, *, labeled_share: float = 1.0) -> Tensor:
+    def step(self, images: Tensor, masks: Tensor, labeled: Tensor | None = None) -> Tensor:
         """Learn from images float32 ``(N, C, H, W)`` and masks int64 ``(N, H, W)``. Returns the loss, on the device.
 
-        The lesion margin applies to the first ``labeled_share`` of them; pseudo masks come from a network with margin.
+        labeled: where masks are true, as in ``Batch``; None: everywhere. There, the lesion margin applies; pseudo masks
+        come from a network with margin.
         """
         loss = torch.zeros((), device=self.device)
-        margins = torch.full((len(images), 1, 1, 1), self.lesion_margin, device=self.device)
-        margins[round(len(images) * labeled_share) :] = 0
+        labeled = torch.ones(len(images), 1, 1, 1, device=self.device) if labeled is None else labeled
+        margins = self.lesion_margin * labeled
         for first in range(self.accumulate):
             # Strided, so that each part of a batch has its share of pseudo-labeled slices.
             part_images, part_masks, part_margins = (x[first :: self.accumulate] for x in (images, masks, margins))

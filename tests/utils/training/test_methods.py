@@ -10,7 +10,7 @@ from data import augmentation
 from data.errors import InputError
 from data.folders import pair_by_stem
 from utils.checkpoint import load_model
-from utils.config import TrainingConfig
+from utils.config import KEEP_MASKS, TrainingConfig
 from utils.inference.predictor import Predictor
 from utils.training.data import read_labeled, read_pseudo_labeled
 from utils.training.loop import fit
@@ -97,9 +97,9 @@ def test_an_added_augmentation_runs_at_every_step(phantom, config, monkeypatch, 
         method = SEMI_SUPERVISED[name](config, labeled, read_pseudo_labeled(config, labeled.preprocessing))
     fit(config, method)
     slices = 2 * 2 * len(method.batches)  # epochs, slices of a batch
-    assert sum(moved) == sum(varied) == slices
+    assert sum(moved) == slices and sum(varied) == slices + (len(method.batches) if name == "two_views" else 0)
     rows = list(csv.DictReader((config.save_folder / "log.csv").open()))
-    assert len(rows) == 2 and ("kept_share" in rows[0]) == (name == "teacher")
+    assert len(rows) == 2 and ("kept_share" in rows[0]) == (name not in ("supervised", *KEEP_MASKS))
 
 
 def test_without_augmentation_none_runs(config, monkeypatch):

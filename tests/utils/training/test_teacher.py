@@ -1,16 +1,27 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from data.augmentation import GRAYS, Augmentation, cut_and_mix
 from data.labels import IGNORE
-from utils.training.teacher import TeacherLabels
+from utils.config import TrainingConfig
+from utils.training.methods import SEMI_SUPERVISED
 
 
 def bright_is_lesion(images):
     """Logits of a teacher that is surer, the further a pixel is from mid-gray: its probability is the gray level."""
     return torch.cat([1 - images, images], dim=1).log()
+
+
+def method(name="teacher", *, confidence=0.5, truth_known=False):
+    """A method without slices: its batches are given."""
+    made = object.__new__(SEMI_SUPERVISED[name])
+    made.config, made.augmentation = TrainingConfig(confidence=confidence), Augmentation()
+    made.mixture, made.pseudo = SimpleNamespace(labeled_share=0.5), SimpleNamespace(truth_known=truth_known)
+    made._counts = []
+    return made
 
 
 def batch(n=8, size=32):
@@ -21,10 +32,11 @@ def batch(n=8, size=32):
 def test_confident_pixels_get_the_teachers_label_and_others_none(monkeypatch):
     monkeypatch.setattr("data.augmentation.random_positions", lambda n, device, mirror: torch.eye(2, 3).repeat(n, 1, 1))
     monkeypatch.setitem(GRAYS, "usual", [])
-    monkeypatch.setattr("utils.training.teacher.cut_and_mix", lambda images, masks: (images, masks))
+    monkeypatch.setattr("utils.training.methods.teacher.cut_and_mix", lambda images, masks: (images, masks))
     images, masks = batch()
-    labels = TeacherLabels(0.75, Augmentation())
-    new_images, new_masks = labels(images, masks, bright_is_lesion)
+    labels = method(confidence=0.75)
+    new_images, new_masks, labeled = labels.prepare(images, masks, bright_is_lesion)
+    assert labeled.flatten().tolist() == [1] * 4 + [0] * 4
     assert torch.allclose(new_images, images) and torch.equal(new_masks[:4], masks[:4])
     gray, label = images[4:, 0], new_masks[4:]
     assert (label[gray > 0.75] == 1).all() and (label[gray < 0.25] == 0).all()
@@ -39,11 +51,11 @@ def test_labels_are_scored_where_the_truth_is_known():
     images, masks = batch(size=48)
     masks[4:] = images[4:, 0] > 0.5
     images = 0.2 + 0.6 * masks[:, None].float()
-    labels = TeacherLabels(0.9, Augmentation(), truth_known=True)
+    labels = method(confidence=0.9, truth_known=True)
     for _ in range(2):
-        labels(images, masks, bright_is_lesion)
+        labels.prepare(images, masks, bright_is_lesion)
     assert labels.report() == {"kept_share": pytest.approx(0, abs=0.5), "label_dice": pytest.approx(0.95, abs=0.05)}
-    labels(images, 1 - masks, bright_is_lesion)
+    labels.prepare(images, 1 - masks, bright_is_lesion)
     assert labels.report()["label_dice"] < 0.1
     assert math.isnan(labels.report()["label_dice"])  # there were none
 
@@ -60,7 +72,7 @@ def test_the_teacher_sees_the_slice_in_its_new_place_but_its_old_grays(monkeypat
         return bright_is_lesion(images)
 
     images, masks = batch(2)
-    new_images, _ = TeacherLabels(0.5, Augmentation())(images, masks, teacher)
+    new_images, _, _ = method().prepare(images, masks, teacher)
     half_turned = images.flip(2, 3)
     assert len(seen) == 1 and torch.allclose(seen[0], half_turned[1:], atol=1e-5)
     assert torch.allclose(new_images, 1 - half_turned, atol=1e-5)
@@ -80,3 +92,37 @@ def test_cut_and_mix_moves_image_and_mask_together():
         assert pasted.float().mean() < 0.55
     share = (mixed_masks != masks).float().mean()
     assert 0.22 < share < 0.28  # half of the largest share
+
+
+@pytest.fixture
+def nothing_moves(monkeypatch):
+    monkeypatch.setattr("data.augmentation.random_positions", lambda n, device, mirror: torch.eye(2, 3).repeat(n, 1, 1))
+    monkeypatch.setitem(GRAYS, "usual", [])
+
+
+def test_two_views_are_learned_by_one_label(nothing_moves):
+    images, masks = batch()
+    views, labels, labeled = method("two_views", confidence=0.0).prepare(images, masks, bright_is_lesion)
+    assert views.shape == (12, 1, 32, 32) and labeled.flatten().tolist() == [1] * 4 + [0] * 8
+    assert torch.allclose(views[:4], images[:4]) and torch.equal(labels[:4], masks[:4])
+    for index in range(4):  # each view has pieces of another slice; image and label fit
+        for view in (views[4 + index], views[8 + index]):
+            assert ((view - images[4 + index]).abs() < 1e-5).float().mean() > 0.4
+    assert torch.equal(labels[4:], (views[4:, 0] > 0.5).long()) and not torch.equal(views[4:8], views[8:])
+
+
+def test_copy_and_paste_goes_both_ways(nothing_moves):
+    images, masks = batch()
+    masks = (images[:, 0] < 0.5).long()  # the reverse of what the teacher says
+    mixed, labels, labeled = method("copy_paste", confidence=0.0).prepare(images, masks, bright_is_lesion)
+    assert mixed.shape == images.shape and labeled.shape == images.shape
+    inside = labeled[4:, 0] == 1
+    assert torch.equal(labeled[:4], 1 - labeled[4:]) and inside.float().mean() == pytest.approx((21 / 32) ** 2)
+    assert all(block.any(dim=0).sum() == block.any(dim=1).sum() == 21 for block in inside)  # a square
+    of_true, of_teacher = (mixed[:, 0] < 0.5).long(), (mixed[:, 0] > 0.5).long()
+    true = labeled[:, 0] == 1
+    assert torch.equal(labels[true], of_true[true]) and torch.equal(labels[~true], of_teacher[~true])
+    for index in range(4):
+        for own, other, mask in ((images[index], images[4 + index], ~inside[index]),):
+            assert torch.allclose(mixed[index, 0][mask], own[0][mask], atol=1e-5)
+            assert torch.allclose(mixed[index, 0][~mask], other[0][~mask], atol=1e-5)
