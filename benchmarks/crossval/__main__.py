@@ -43,6 +43,8 @@ def main() -> None:
     against = args.against or "default"
     for other in {args.teacher, args.trained_by, against} - {None, args.name}:
         setting.stop_if_other_folds(other)
+    if args.teacher:
+        setting.stop_if_other_labels(args.teacher)
     if source := args.teacher or args.trained_by:
         left = [job for job in work if not setting.is_scored(*job)]
         stop_if_untrained([setting.folder(*job, source) / "run" for job in left], source)
@@ -78,6 +80,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         type=number(float, 0, 1),
         default=0.8,
         help="slices with a higher correlation, at 64 pixels a side, stay in one fold, as neighbours in a scan",
+    )
+    parser.add_argument(
+        "--labeled", type=number(int, 1), help="train on this many labeled slices of each fold; default: all"
     )
     parser.add_argument(
         "--only",

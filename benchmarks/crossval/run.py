@@ -114,8 +114,7 @@ def train(setting: Setting, seed: int, fold: int) -> None:
             fake_labels_generator.label(*fake_labels_generator.parse(words(paths, setting.label_flags)))
             flags += ["--semi_img_path", setting.semi_img_path, "--semi_msk_path", masks]
             flags += [] if setting.new_network else ["--pretrained_model", teacher]
-    pairs = [pair for pair in setting.pairs if pair not in setting.parts[fold]]
-    script.train(*script.parse(words(flags)), pairs)
+    script.train(*script.parse(words(flags)), setting.training_pairs(fold))
 
 
 def evaluate(setting: Setting, seed: int, fold: int) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from data.errors import InputError
 from data.folders import Pair
 from utils.checkpoint import read_checkpoint
@@ -29,6 +31,7 @@ class Setting:
     label_flags: str = ""
     trained_by: str | None = None
     test_flags: str = ""
+    labeled: int | None = None  # training slices of each fold; None: all
     jobs: int = 1
 
     def folder(self, seed: int, fold: int, name: str | None = None) -> Path:
@@ -50,6 +53,7 @@ class Setting:
             "images": str(self.train_img_path.resolve()),
             "masks": str(self.train_msk_path.resolve()),
             "unlabeled": str(self.semi_img_path.resolve()) if self.teacher else None,
+            **({"labeled": self.labeled} if self.labeled else {}),
         }
         path = self.out / self.name / "setting.json"
         kept = [*path.parent.glob("seed_*/run/last.pth"), *path.parent.glob(f"seed_*/{TABLE}")]
@@ -60,12 +64,32 @@ class Setting:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
 
+    def training_pairs(self, fold: int) -> list[Pair]:
+        """The pairs to train on without a fold; of ``labeled`` of them, always the same."""
+        pairs = [pair for pair in self.pairs if pair not in self.parts[fold]]
+        if self.labeled is None:
+            return pairs
+        chosen = np.random.default_rng(fold).permutation(len(pairs))[: self.labeled]
+        return [pairs[index] for index in sorted(chosen)]
+
     def stop_if_other_folds(self, name: str) -> None:
         """The models of that setting may have been trained on slices held out here, and its scores do not compare."""
         path = self.out / name / "setting.json"
         if path.exists() and json.loads(path.read_text(encoding="utf-8"))["folds"] != self.folds:
             folds = len(self.parts)
-            raise InputError(f"{path.parent}: has other folds than these {folds}; name a setting with the same ones")
+            raise InputError(
+                f"{path.parent}: has other folds than these {folds}; give its --folds and --alike, or name a setting "
+                "with these"
+            )
+
+    def stop_if_other_labels(self, name: str) -> None:
+        """A teacher that has seen more labels would give them away."""
+        path = self.out / name / "setting.json"
+        if path.exists() and (theirs := json.loads(path.read_text(encoding="utf-8")).get("labeled")) != self.labeled:
+            seen = theirs or "all"
+            raise InputError(
+                f"--teacher {name}: was trained on {seen} slices, not {self.labeled or 'all'}; name another"
+            )
 
 
 def trained_folds(setting: Path) -> Iterator[tuple[Path, list[str]]]:

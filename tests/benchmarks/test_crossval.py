@@ -83,6 +83,28 @@ def test_flags_after_dashes_are_for_the_trainer():
     assert (args.name, args.folds, args.flags) == ("a", 2, ["--lr", "1"]) and parse(["a"]).flags == []
 
 
+def test_few_labels_are_the_same_for_every_setting(phantom, tmp_path, monkeypatch):
+    options = ["--data_root", phantom, "--folds", 2, "--alike", 1, "--out", tmp_path]
+    trained, train = [], supervised_train.train
+
+    def spy(config, start, pairs):
+        trained.append([image.name for image, _ in pairs])
+        train(config, start, pairs)
+
+    monkeypatch.setattr(supervised_train, "train", spy)
+    for name, seeds in (("few", [0, 1]), ("other", [0])):
+        flags = ["--", *TINY, "--epoch", 1, "--batchsize", 2]
+        code, _, error = call_here(
+            "benchmarks.crossval.__main__", name, *options, "--labeled", 3, "--seeds", *seeds, *flags
+        )
+        assert code == 0, error
+    assert [len(names) for names in trained] == [3] * 6
+    assert trained[:2] == trained[2:4] == trained[4:] and trained[0] != trained[1]
+    wrong = ["all", *options, "--teacher", "few", "--", *TINY, "--epoch", 1]
+    code, _, error = call_here("benchmarks.crossval.__main__", *wrong)
+    assert code == 2 and "was trained on 3 slices, not all" in error
+
+
 def test_settings_from_start_to_end(phantom, tmp_path, monkeypatch):
     options = ["--data_root", phantom, "--folds", 2, "--alike", 0.9, "--out", tmp_path]
     flags = ["--", *TINY, "--epoch", 1]
