@@ -68,10 +68,13 @@ def report(dice: np.ndarray, reliability: np.ndarray) -> None:
     from scipy.stats import spearmanr
 
     flagged = np.argsort(reliability, kind="stable")[: max(1, round(FLAGGED * len(dice)))]
-    low, high = confidence_interval(dice[flagged].tolist()) or (np.nan, np.nan)
+    interval = confidence_interval(dice[flagged].tolist())
+    spread = " [{:.3f}, {:.3f}]".format(*interval) if interval else ""
+    vary = len(set(dice)) > 1 and len(set(reliability)) > 1
+    rank = f"{spearmanr(reliability, dice).statistic:.2f}" if vary else "none (all are alike)"
     print(f"{'slices':<11} {len(dice)}, Dice {fmean(dice):.3f}, reliability {fmean(reliability):.3f}")
-    print(f"{'rank corr.':<11} {spearmanr(reliability, dice).statistic:.2f} of reliability and Dice (Spearman)")
-    print(f"{'flagged':<11} {len(flagged)} slices: Dice {fmean(dice[flagged]):.3f} [{low:.3f}, {high:.3f}]")
+    print(f"{'rank corr.':<11} {rank} of reliability and Dice (Spearman)")
+    print(f"{'flagged':<11} {len(flagged)} slices: Dice {fmean(dice[flagged]):.3f}{spread}")
 
 
 if __name__ == "__main__":

@@ -22,4 +22,6 @@ def test_the_least_reliable_are_flagged(capsys):
     dice = np.linspace(0.1, 1, 20)
     reliability.report(dice, dice**2)
     printed = capsys.readouterr().out
+    reliability.report(np.array([0.5, 0.7]), np.ones(2))
+    assert "none (all are alike)" in (alike := capsys.readouterr().out) and "nan" not in alike
     assert "1.00 of reliability" in printed and f"2 slices: Dice {dice[:2].mean():.3f}" in printed
