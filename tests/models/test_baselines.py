@@ -12,7 +12,7 @@ from utils.config import TrainingConfig
 from utils.training.state import Training
 
 pytest.importorskip("segmentation_models_pytorch", reason="segmentation_models_pytorch is an extra")
-FAST = ("unet", "fpn_efficientnet_b1", "inf_net")
+FAST = ("unet", "fpn_efficientnet_b1")
 OTHERS = [*BASELINES, "inf_net"]
 SOME = [name if name in FAST else pytest.param(name, marks=pytest.mark.long) for name in OTHERS]
 PARAMETERS = {  # in millions
