@@ -113,7 +113,7 @@ def build_page(predictor: Predictor, folder: Path) -> "gradio.Blocks":
     def open_files(
         files: list[str] | None, truths: list[str] | None, threshold: float, progress: Any = progress
     ) -> tuple:
-        study = read(files or (), truths or (), predictor)
+        study, threshold = read(files or (), truths or (), predictor), threshold or Look.threshold
         count = len(study.maps)
         slider = gr.Slider(minimum=1, maximum=max(count, 2), value=study.worst(threshold) + 1, visible=count > 1)
         known = study.truths is not None
@@ -126,7 +126,7 @@ def build_page(predictor: Predictor, folder: Path) -> "gradio.Blocks":
     def download(study: Study | None, threshold: float, window: str) -> list[str]:
         if study is None:
             raise gr.Error("nothing to download yet; find lesions first", print_exception=False)
-        place = Path(tempfile.mkdtemp(dir=folder))
+        place, threshold = Path(tempfile.mkdtemp(dir=folder)), threshold or Look.threshold
         return list(map(str, write_files(study, replace(Look(), threshold=threshold, window=window), place)))
 
     def pick(study: Study | None, event: gr.SelectData) -> Any:
@@ -172,6 +172,7 @@ def build_page(predictor: Predictor, folder: Path) -> "gradio.Blocks":
         gr.on([files.upload, files.clear], lambda: None, None, [truths])
         for control in (index, threshold, layer, shape, opacity, window):
             control.change(show, inputs, outputs, show_progress="hidden", trigger_mode="always_last")
+        threshold.change(lambda: None, None, [saved])  # files of another threshold
         curve.select(pick, [study], [index])
         save.click(download, [study, threshold, window], [saved])
         page.load(None, js=KEYS)

@@ -194,7 +194,9 @@ def score_saved_scans(config: EvaluationConfig, prediction: PredictionConfig, sc
         leave_out_for_all(list(rows.values()))
         for name, row in rows.items():
             results.add_row({"model": name, **row, "note": saved.notes[name]})
-        draw_scan(results.path_of(label, "figures", ".png"), saved.hu, prediction.window, masks | {"truth": truth})
+        draw_scan(
+            results.path_of(label, "figures", ".png"), saved.hu, prediction.window, masks | {"true lesions": truth}
+        )
     report_scans(results)
     exit_if_left_out(left_out, len(scans))
 

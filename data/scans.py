@@ -63,7 +63,7 @@ def find_scans(path: Path, truths: Path | None = None) -> Found:
 
 def find_truths(path: Path) -> list[Scan]:
     """The true masks at ``path``, a volume or a folder of volumes: each as a scan of which nothing else is known."""
-    found = [path] if path.is_file() and is_volume(path) else [file for file in files_of(path) if is_volume(file)]
+    found = [path] if path.is_file() and is_volume(path) else volumes_of(path)
     truths = [file for file in found if file.is_file() and not case_of(file).endswith("_ct")]
     return [Scan(file, path / file.name if path.is_dir() else file, truth=file) for file in truths]
 
@@ -75,7 +75,10 @@ def saved_for(scans: Sequence[Scan], folder: Path) -> list[Path]:
     """
     if len(scans) == 1 and folder.is_file():
         return [folder]
-    saved = {bare_case(file): file for file in files_of(folder) if file.is_file() and is_volume(file)}
+    volumes = [file for file in volumes_of(folder) if file.is_file()]
+    saved = {bare_case(file): file for file in volumes}
+    if doubled := [name for name, times in Counter(map(bare_case, volumes)).items() if times > 1]:
+        raise InputError(f"{folder}: two volumes for {listed(doubled)}; keep one of each")
     if missing := [scan.label.name for scan in scans if bare_case(scan.label) not in saved]:
         raise InputError(f"{folder}: no volume with the lesions of {listed(missing)}; add it under the scan's name")
     return [saved[bare_case(scan.label)] for scan in scans]
@@ -106,8 +109,13 @@ def _with_truths(scans: Sequence[Scan], truths: Path) -> list[Scan]:
 
 
 def _volumes_in(folder: Path) -> list[Path]:
-    """The volumes of a folder that are scans: no masks, and of a pair ``.hdr`` and ``.img`` one."""
-    found = [child for child in files_of(folder) if is_volume(child) and not case_of(child).endswith("_seg")]
+    """The volumes of a folder that are scans, no masks."""
+    return [child for child in volumes_of(folder) if not case_of(child).endswith("_seg")]
+
+
+def volumes_of(folder: Path) -> list[Path]:
+    """The volumes of a folder, of a pair ``.hdr`` and ``.img`` one."""
+    found = [child for child in files_of(folder) if is_volume(child)]
     return [child for child in found if not (child.suffix == ".img" and child.with_suffix(".hdr") in found)]
 
 

@@ -102,8 +102,8 @@ class PartialDecoder(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.to4, self.to3, self.through4, self.join5 = (_norm(width, width, 3) for _ in range(4))
-        self.join4, self.through3 = _norm(2 * width, 2 * width, 3), _norm(width, width, 3)
+        self.to4, self.to3, self.through3, self.join5 = (_norm(width, width, 3) for _ in range(4))
+        self.join4 = _norm(2 * width, 2 * width, 3)
         self.up = _norm(2 * width, 2 * width, 3)
         self.last = nn.Sequential(_norm(3 * width, 3 * width, 3), nn.Conv2d(3 * width, 1, 1))
 
@@ -111,7 +111,7 @@ class PartialDecoder(nn.Module):
         up5 = _resized(f5, f4.shape[-2:])
         f4_seen = self.to4(up5) * f4
         f3_seen = self.to3(_resized(f5, f3.shape[-2:])) * self.through3(_resized(f4, f3.shape[-2:])) * f3
-        joined = self.join4(torch.cat([f4_seen, self.join5(self.through4(up5))], dim=1))
+        joined = self.join4(torch.cat([f4_seen, self.join5(up5)], dim=1))
         return self.last(torch.cat([f3_seen, self.up(_resized(joined, f3.shape[-2:]))], dim=1))
 
 

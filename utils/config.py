@@ -115,11 +115,13 @@ class TrainingConfig:
 
     @property
     def learning_rate(self) -> float:
-        """``lr``; by default 5e-3 up to width 16, and inversely proportional to the width above it.
+        """``lr``; by default 5e-3 up to width 16, and inversely proportional to the width above it; 1.25e-3 for
+        networks that have one width.
 
         Yang et al. (2021) derive this for optimizers like Adam, and cross-validation confirms it.
         """
-        return 5e-3 * min(1.0, 16 / self.base_channels) if self.lr is None else self.lr
+        width = self.network.get("base_channels", TrainingConfig.base_channels)
+        return 5e-3 * min(1.0, 16 / width) if self.lr is None else self.lr
 
     @property
     def network(self) -> dict:
@@ -192,6 +194,10 @@ class TrainingConfig:
             raise InputError(
                 f"--batchsize {self.batchsize}: half of it is labeled, half pseudo-labeled; give an even number"
             )
+        if self.method == "pseudo_first" and round(self.epoch * self.labeled_finish) == 0:
+            raise InputError(
+                "--method pseudo_first: learns no labeled slice without --labeled_finish; give it, as in 0.45"
+            )
         keeps_masks = self.method in KEEP_MASKS
         if self.method and not keeps_masks and not self.data_augmentation:
             raise InputError(
@@ -200,13 +206,13 @@ class TrainingConfig:
             )
         if keeps_masks and self.confidence:
             raise InputError(
-                f"--confidence {self.confidence:g}: applies to --method teacher; for the masks of --method "
-                f"{self.method}, use it with fake_labels_generator.py"
+                f"--confidence {self.confidence:g}: applies to methods that label anew, as teacher; for the masks of "
+                f"--method {self.method}, use it with fake_labels_generator.py"
             )
         if keeps_masks and self.semi_truth_path:
             raise InputError(
-                f"--semi_truth_path: applies to --method teacher; to score the masks of --method {self.method}, use "
-                "fake_labels_generator.py --truth_path"
+                f"--semi_truth_path: applies to methods that label anew, as teacher; to score the masks of --method "
+                f"{self.method}, use fake_labels_generator.py --truth_path"
             )
 
 

@@ -7,6 +7,7 @@ tables, a box plot and sheets to OUT/comparison. A network that is done is not t
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +20,16 @@ from tabulate import tabulate
 from benchmarks.compare.candidates import SEMI, Protocol, chosen_rate, in_order, trained
 from benchmarks.compare.cost import Cost, costs
 from benchmarks.compare.published import NETWORKS, SETS, TABLES
+from benchmarks.crossval.__main__ import SET_FOR_TRAINER, stop
 from benchmarks.crossval.folds import alike, split_in_folds
 from benchmarks.crossval.setting import Setting
 from data.folders import FOLDERS, pair_by_stem
+from data.io.reading import Reading
+from data.io.whole import whole
+from data.preprocess.window import Window
 from models import MODELS
+from utils.checkpoint import read_checkpoint
 from utils.cli.parser import Parser, number, run
-from utils.config import PredictionConfig
 from utils.evaluation.cases import Case, Model, score
 from utils.evaluation.figures import draw_scores
 from utils.evaluation.report import report_scores
@@ -32,9 +37,12 @@ from utils.inference.predictor import Predictor
 from utils.output.folder import ResultFolder
 
 THRESHOLD, EMPTY = 0.5, "one"
+SWEEP_PARTS = 4  # of the training slices, where no folds are asked for
 
 
 def main() -> None:
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, stop)
     args = parse(sys.argv[1:])
     protocol = protocol_of(args)
     settings = []
@@ -46,7 +54,9 @@ def main() -> None:
             if model == "inf_net":  # also as its authors train it
                 settings.append(protocol.semi(setting, epoch=args.epoch, method="pseudo_first"))
     runs = {setting.name: trained(setting, protocol.work) for setting in settings}
-    cases = [Case(image, truth) for part in protocol.shared.parts for image, truth in part]
+    pairs = [pair for part in protocol.shared.parts for pair in part]
+    reading = reading_of(next(iter(runs.values()))[0]).for_slices([image for image, _ in pairs])
+    cases = [Case(image, truth, reading=reading) for image, truth in pairs]
     models = [scored(setting, protocol, cases) for setting in settings]
     report(args, models, cases, settings, costs(runs))
 
@@ -60,7 +70,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--models", nargs="+", choices=list(MODELS), metavar="NAME", help=f"default: all of {', '.join(MODELS)}"
     )
     parser.add_argument("--seeds", type=number(int, 1), default=1, help="how many runs of each")
-    parser.add_argument("--folds", type=number(int, 0), default=0, help="cross-validate on the labeled slices")
+    parser.add_argument("--folds", type=number(int, 2), help="cross-validate on the labeled slices")
     parser.add_argument("--alike", type=number(float, 0, 1), default=0.8, help="as in benchmarks.crossval")
     parser.add_argument("--epoch", type=number(int, 1), default=400, help="of each training")
     parser.add_argument("--widths", nargs="+", default=[], metavar="NAME=N", help="--base_channels of some networks")
@@ -84,8 +94,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     args.flags = arguments[place + 1 :]
     if args.table and not args.models:
         args.models = ["cares_unet", *NETWORKS]
-    if set_here := [flag for flag in args.flags if flag in ("--model", "--epoch", "--lr", "--base_channels", "--seed")]:
-        parser.error(f"{set_here[0]}: is set for each network; give --models, --epoch, --sweep, --widths or --seeds")
+    set_here = {"model", "epoch", "lr", "base_channels", *SET_FOR_TRAINER}
+    if clash := [flag for flag in args.flags if flag.partition("=")[0].removeprefix("--") in set_here]:
+        parser.error(f"{clash[0]}: is set for each network; give --models, --epoch, --sweep, --widths or --seeds")
     args.widths = dict(parse_width(parser, text) for text in args.widths)
     return args
 
@@ -100,21 +111,18 @@ def parse_width(parser: Parser, text: str) -> tuple[str, int]:
 def protocol_of(args: argparse.Namespace) -> Protocol:
     (images, masks), test = ([args.data_root / name for name in FOLDERS[kind]] for kind in ("train", "test"))
     pairs = pair_by_stem(images, masks)
-    if args.folds:
-        groups = alike([image for image, _ in pairs], args.alike)
-        parts = split_in_folds(pairs, groups, args.folds)
-    else:
-        parts = [pair_by_stem(*test)]
+    groups = alike([image for image, _ in pairs], args.alike) if args.folds or args.sweep else []
+    labeled_parts = split_in_folds(pairs, groups, args.folds or SWEEP_PARTS) if groups else []
+    parts = labeled_parts if args.folds else [pair_by_stem(*test)]
     unlabeled = args.data_root / FOLDERS["unlabeled"][0]
     shared = Setting("", args.out, images, masks, unlabeled, pairs, parts, args.flags, jobs=args.jobs)
     seeds = list(range(args.seeds))
-    return Protocol(shared, args.epoch, args.widths, args.sweep, args.sweep_epoch, seeds)
+    return Protocol(shared, args.epoch, args.widths, args.sweep, args.sweep_epoch, labeled_parts, seeds)
 
 
 def scored(setting: Setting, protocol: Protocol, cases: Sequence[Case]) -> Model:
-    """The maps of a network, and its scores: the mean over seeds for each slice. Maps that are there are kept."""
-    folders = [maps_of(setting, seed) for seed in protocol.seeds]
-    models = [Model(setting.name, [folder / f"{case.path.stem}.png" for case in cases]) for folder in folders]
+    """The maps of a network, of the first seed, and its scores: the mean over seeds for each slice."""
+    models = [Model(setting.name, maps_of(setting, seed)) for seed in protocol.seeds]
     for model in models:
         for index, case in enumerate(cases):
             model.rows.append(score(case, model.read(index, case.size()), threshold=THRESHOLD, empty=EMPTY))
@@ -124,18 +132,38 @@ def scored(setting: Setting, protocol: Protocol, cases: Sequence[Case]) -> Model
     return models[0]
 
 
-def maps_of(setting: Setting, seed: int) -> Path:
-    """The folder of the maps by the networks of a seed, of the slices held out from each."""
-    folder = setting.out / setting.name / f"maps_seed_{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
+def maps_of(setting: Setting, seed: int) -> list[Path]:
+    """The maps by the networks of a seed, of the slices held out from each. Those that are there are kept."""
+    maps = []
     for fold, part in enumerate(setting.parts):
-        images = [image for image, _ in part if not (folder / f"{image.stem}.png").exists()]
-        if images:
-            config = PredictionConfig(device="cpu" if "cpu" in setting.flags else "auto")
-            predictor = Predictor(setting.folder(seed, fold) / "run" / "best.pth", **vars(config))
+        folder = setting.folder(seed, fold)
+        (folder / "maps").mkdir(exist_ok=True)
+        paths = {image: folder / "maps" / f"{image.stem}.png" for image, _ in part}
+        maps += list(paths.values())
+        if images := [image for image, path in paths.items() if not path.exists()]:
+            reading = reading_of(folder / "run")
+            options = {"window": reading.window, "hu_offset": reading.hu_offset}
+            predictor = Predictor(folder / "run" / "best.pth", device=device_of(setting.flags), **options)
             for image, found in zip(images, predictor.predict_slices(predictor.read(images)), strict=True):
-                Image.fromarray(found.map).save(folder / f"{image.stem}.png")
-    return folder
+                with whole(paths[image]) as unfinished:
+                    Image.fromarray(found.map).save(unfinished, format="PNG")
+    return maps
+
+
+def reading_of(run: Path) -> Reading:
+    """What the values of slices meant in a training."""
+    options = read_checkpoint(run / "best.pth")["run"]["options"]
+    return Reading(
+        window=Window(*options["window"]),
+        hu_offset=options.get("hu_offset"),
+        mask_threshold=options.get("mask_threshold"),
+    )
+
+
+def device_of(flags: Sequence[str]) -> str:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--device", default="auto")
+    return parser.parse_known_args(list(flags))[0].device
 
 
 def report(
@@ -166,15 +194,28 @@ def report(
 
 
 def cost_table(number: int | None, models: Sequence[Model], settings: Sequence[Setting], cost: dict[str, Cost]) -> str:
-    """Dice beside the paper's, and what each network costs, as Markdown."""
-    header = ["model", "Dice", *(["the paper"] if number else []), "flags", "parameters", "GFLOP a slice"]
+    """Dice beside the paper's, and what each network costs, as Markdown.
+
+    The paper's figures of Inf-Net are means over thresholds. The training of a semi-supervised network is without that
+    of the network which it starts from.
+    """
+    header = [
+        "model",
+        "Dice",
+        "threshold mean",
+        *(["the paper"] if number else []),
+        "flags",
+        "parameters",
+        "GFLOP a slice",
+    ]
     header += ["training", "a forward pass", "its memory"]
     lines = []
     for model, setting in zip(models, settings, strict=True):
         found = cost[model.name]
-        dice = float(np.mean([row["dice"] for row in model.rows]))
-        published = TABLES[number].get(model.name) if number else None
-        line = [model.name, f"{dice:.3f}", *([f"{published:.3f}" if published else "-"] if number else [])]
+        dice, over_thresholds = (float(np.mean([row[name] for row in model.rows])) for name in ("dice", "tm_dice"))
+        published = TABLES[number].get(model.name.removesuffix("_pseudo_first")) if number else None
+        line = [model.name, f"{dice:.3f}", f"{over_thresholds:.3f}"]
+        line += [f"{published:.3f}" if published else "-"] if number else []
         line += [" ".join(setting.flags), f"{found.parameters / 1e6:.1f} M", f"{found.gflop:.1f}"]
         memory = "-" if found.memory is None else f"{found.memory:.2f} GB"
         line += [f"{found.training_minutes:.1f} min", f"{found.milliseconds:.0f} ms", memory]

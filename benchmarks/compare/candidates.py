@@ -7,6 +7,7 @@ from statistics import fmean
 
 from benchmarks.crossval.run import run_folds
 from benchmarks.crossval.setting import Setting
+from data.folders import Pair
 from models import MODELS, options_of
 
 SEMI = "semi_"
@@ -21,6 +22,7 @@ class Protocol:
     widths: dict[str, int]
     sweep: Sequence[str]  # learning rates, as given
     sweep_epoch: int
+    sweep_parts: list[list[Pair]]  # of the labeled slices; the first is held out
     seeds: Sequence[int]
 
     @property
@@ -54,18 +56,22 @@ def trained(setting: Setting, work: Sequence[tuple[int, int]]) -> list[Path]:
 
 
 def chosen_rate(protocol: Protocol, model: str) -> str | None:
-    """The learning rate with the best Dice on the first fold, of a short training with each; None: the default."""
+    """The learning rate with the best Dice on some training slices, of a short training with each; None: the default.
+
+    These are the first fold or, without folds, a quarter of the training slices, never test slices.
+    """
     if not protocol.sweep:
         return None
     dice = {}
     for lr in protocol.sweep:
         setting = protocol.setting(model, lr=lr, name=f"{model}_lr{lr}", epoch=protocol.sweep_epoch)
+        setting = replace(setting, parts=protocol.sweep_parts)
         setting.record()
         [found] = run_folds(setting, [(protocol.seeds[0], 0)])
         dice[lr] = fmean(found.values())
     best = max(dice, key=lambda lr: dice[lr])
     tried = ", ".join(f"{lr}: {value:.3f}" for lr, value in dice.items())
-    print(f"{'rate':<11} {model}: {best} ({tried} on the first fold after {protocol.sweep_epoch} epochs)")
+    print(f"{'rate':<11} {model}: {best} ({tried} on held-out slices after {protocol.sweep_epoch} epochs)")
     return best
 
 

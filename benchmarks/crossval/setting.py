@@ -58,7 +58,7 @@ class Setting:
         path = self.out / self.name / "setting.json"
         kept = [*path.parent.glob("seed_*/run/last.pth"), *path.parent.glob(f"seed_*/{TABLE}")]
         if kept and path.exists() and (before := json.loads(path.read_text(encoding="utf-8"))) != now:
-            changed = [key for key in now if before.get(key) != now[key]]
+            changed = [key for key in now.keys() | before.keys() if before.get(key) != now.get(key)]
             listed = ", ".join(f"other {key}" if key == "folds" else f"{key} {before.get(key)!r}" for key in changed)
             raise InputError(f"{path.parent}: was started with {listed}; give this setting another name or --out")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,6 +69,8 @@ class Setting:
         pairs = [pair for pair in self.pairs if pair not in self.parts[fold]]
         if self.labeled is None:
             return pairs
+        if self.labeled > len(pairs):
+            raise InputError(f"--labeled {self.labeled}: without fold {fold} there are {len(pairs)} slices; give fewer")
         chosen = np.random.default_rng(fold).permutation(len(pairs))[: self.labeled]
         return [pairs[index] for index in sorted(chosen)]
 

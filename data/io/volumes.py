@@ -128,8 +128,9 @@ def read_saved(path: Path, scan: Volume, scan_path: Path, *, most: float | None 
     if not np.isfinite(values).all():
         raise FileError(path, "contains voxels that are NaN or infinite", "export it again")
     low, high = float(values.min()), float(values.max())
-    if most is None and low == 0 and len(levels := np.unique(values)) <= 2:
-        return (values == levels[-1]) * np.uint8(255 if high else 0), note
+    whole = high == round(high) if most is None else high == 1
+    if low == 0 and whole and len(np.unique(values)) <= 2:
+        return (values == high) * np.uint8(255 if high else 0), note
     certain = most or 1.0
     if low < -NEARLY or high > certain + NEARLY:
         advice = "save 0 and one value, or fractions in [0, 1]; or say which value is certainty by --map_max"

@@ -10,7 +10,7 @@ from benchmarks.compare.published import NETWORKS, TABLES
 from models import MODELS
 
 TINY = ["--models", "unet", "cares_unet", "--widths", "cares_unet=2", "unet=2", "--epoch", 2]
-FLAGS = ["--", "--image_size", 32, "--device", "cpu"]
+FLAGS = ["--", "--image_size", 32, "--device", "cpu", "--batchsize", 2]
 
 
 def compare(*arguments):
@@ -20,7 +20,7 @@ def compare(*arguments):
 def test_the_tables_and_pictures(phantom, call, tmp_path):
     out = tmp_path / "out"
     options = ["--data_root", phantom, *TINY, "--sweep", "5e-3", "1e-3"]
-    options += ["--sweep_epoch", 1, "--semi_epoch", 2]
+    options += ["--sweep_epoch", 1, "--semi_epoch", 2, "--alike", 1]
     code, printed, error = compare(*options, "--table", 1, "--out", out, *FLAGS)
     assert code == 0, error
     names = ["cares_unet", "semi_cares_unet", "unet"]  # the paper has no semi-supervised UNet
@@ -28,7 +28,7 @@ def test_the_tables_and_pictures(phantom, call, tmp_path):
     assert [row["model"] for row in rows[::4]] == names  # 4 test slices each
     table = (out / "comparison" / "table.md").read_text()
     assert table.count("| cares_unet ") == 3 and "| 0.731 " in table and "| 0.639 " in table
-    assert "on the first fold after 1 epochs" in printed and "unet against cares_unet: Dice" in printed
+    assert "on held-out slices after 1 epochs" in printed and "unet against cares_unet: Dice" in printed
     for picture in ("figures/dice.png", "figures/worst_and_best.png", "overlay/page_001.png"):
         assert (out / "comparison" / picture).exists()
     cost = json.loads((out / "cost.json").read_text())
@@ -66,13 +66,26 @@ def test_folds_and_seeds(phantom, tmp_path):
     assert code == 0, error
     rows = list(csv.DictReader((tmp_path / "out" / "comparison" / "scores.csv").open()))
     assert len(rows) == 10 and len(list((tmp_path / "out").rglob("best.pth"))) == 4
+    folder = tmp_path / "out" / "unet"
+    of_seeds = [
+        {row["image"]: float(row["dice"]) for fold in range(2) for row in scores_of(folder, seed, fold)}
+        for seed in (0, 1)
+    ]
+    assert of_seeds[0] != of_seeds[1]
+    for row in rows:
+        assert float(row["dice"]) == pytest.approx((of_seeds[0][row["image"]] + of_seeds[1][row["image"]]) / 2)
+
+
+def scores_of(folder, seed, fold):
+    return csv.DictReader((folder / f"seed_{seed}_fold_{fold}" / "scores.csv").open())
 
 
 def test_wrong_options(phantom, tmp_path):
     flags = ["--data_root", phantom, "--out", tmp_path / "out"]
     refused(call_here, "benchmarks.compare.__main__", *flags, "--widths", "unet", names=["unet"], kept=tmp_path)
-    given = [*flags, "--", "--lr", 1]
-    refused(call_here, "benchmarks.compare.__main__", *given, names=["--lr: is set for each"], kept=tmp_path)
+    for flag in ("--lr", "--seed=7", "--save_folder"):
+        given = [*flags, "--", flag, 1]
+        refused(call_here, "benchmarks.compare.__main__", *given, names=[f"{flag}: is set for each"], kept=tmp_path)
 
 
 def test_the_paper_has_no_network_that_is_missing_here():

@@ -124,3 +124,28 @@ def test_the_list(call):
     code, printed, error = call("models.__main__")
     assert code == 0 and all(name in printed for name in MODELS), error
     assert "54.4 M" in printed and "31.0 M            96.2" in printed
+
+
+def test_a_recipe_with_a_width_suits_networks_without(phantom, call, tmp_path):
+    """Resume, and start semi-supervised training, of a network that takes no --base_channels."""
+    name, run = "fpn_efficientnet_b1", tmp_path / "run"
+    flags = ["--data_root", phantom, "--recipe", "cpu", "--image_size", 32, "--device", "cpu"]
+    code, _, error = call("supervised_train", *flags, "--model", name, "--epoch", 1, "--save_folder", run)
+    assert code == 0, error
+    options = read_checkpoint(run / "best.pth")["run"]["options"]
+    assert options["lr"] == TrainingConfig(model=name).learning_rate == 1.25e-3
+    assert call("supervised_train", "--resume", run / "last.pth", "--epoch", 2)[0] == 0
+    unlabeled = ["--semi_img_path", phantom / "Test-Image", "--semi_msk_path", phantom / "Test-Mask", "--epoch", 1]
+    start = ["--pretrained_model", run / "best.pth", "--save_folder", tmp_path / "semi"]
+    code, _, error = call("semi_supervised_train", *flags, *unlabeled, *start)
+    assert code == 0, error
+    weights = ["--encoder_weights", run / "best.pth", "--save_folder", tmp_path / "other"]
+    refused(call, "supervised_train", *flags, *start[:2], *weights, names=["is trained already"], kept=tmp_path)
+
+
+def test_too_few_values_for_batch_norm_are_told(phantom, call, tmp_path):
+    flags = ["--data_root", phantom, "--model", "deeplabv3plus_resnet34", "--image_size", 64, "--batchsize", 1]
+    code, _, error = call(
+        "supervised_train", *flags, "--epoch", 1, "--save_folder", tmp_path / "run", "--device", "cpu"
+    )
+    assert code == 2 and "too few values for batch norm; raise --batchsize" in error

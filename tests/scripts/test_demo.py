@@ -129,6 +129,21 @@ def test_what_is_dropped_is_used_or_refused_by_name(predictor, phantom, scans, t
     assert "notes.txt left out" in read_study([slices[0], written(tmp_path / "notes.txt")], predictor).notes[0]
 
 
+def test_slices_of_one_name_in_two_folders(predictor, phantom, tmp_path):
+    slices, masks = (sorted((phantom / name).iterdir())[:2] for name in ("Test-Image", "Test-Mask"))
+    for kind, files in (("slices", slices), ("masks", masks)):
+        with zipfile.ZipFile(tmp_path / f"{kind}.zip", "w") as archive:
+            for number, file in enumerate(files):
+                archive.write(file, f"p{number}/1.png")
+    study = read_study([tmp_path / "slices.zip"], predictor, [tmp_path / "masks.zip"])
+    assert study.names == ["p0/1.png", "p1/1.png"]
+    assert all(
+        np.array_equal(np.asarray(Image.open(file)) > 0, truth) for file, truth in zip(masks, study.truths, strict=True)
+    )
+    packed = write_files(study, Look(), tmp_path / "files")[0]
+    assert zipfile.ZipFile(packed).namelist() == ["p0/1.png", "p1/1.png"]
+
+
 def written(path):
     path.write_text("x")
     return path

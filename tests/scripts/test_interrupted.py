@@ -10,6 +10,8 @@ import time
 import pytest
 from helpers import ROOT, TINY, contents, refused
 
+from utils.output.folder import ResultFolder
+
 
 @pytest.fixture
 def model(phantom, call, tmp_path):
@@ -47,6 +49,26 @@ def test_labels_go_on_after_an_interruption(phantom, call, tmp_path, model):
     assert code == 0 and "replacing those" in printed
     code, printed, _ = call("fake_labels_generator", *command)  # a finished run is replaced
     assert code == 0 and "replacing those" in printed and contents(masks) == whole
+
+
+def test_labels_go_on_after_each_of_two_interruptions(phantom, call, tmp_path, model, monkeypatch):
+    command = ["--data_root", phantom, "--model_path", model, "--Mask-dir", tmp_path / "masks"]
+    add = ResultFolder.add_row
+
+    def interrupted(after):
+        def stop(self, row):
+            if len(self.rows) == after:
+                raise KeyboardInterrupt
+            add(self, row)
+
+        monkeypatch.setattr(ResultFolder, "add_row", stop)
+        return call("fake_labels_generator", *command)
+
+    assert interrupted(3)[0] == 130
+    code, printed, _ = interrupted(5)
+    assert code == 130 and "2 are done" in printed
+    code, printed, _ = interrupted(99)
+    assert code == 0 and "4 are done" in printed and len(list((tmp_path / "masks").glob("*.png"))) == 8
 
 
 def test_damaged_records_of_a_preparation_are_named(scans, call, tmp_path):

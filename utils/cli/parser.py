@@ -27,6 +27,8 @@ RUNTIME_ERRORS = {  # what torch says, in part, and what to do
     "unable to allocate shared memory": "/dev/shm is full; use --num_workers 0, or enlarge it",
     "unable to open shared memory": "/dev/shm is full; use --num_workers 0, or enlarge it",
     "No space left on device": "/dev/shm is full; use --num_workers 0, or enlarge it",
+    "more than 1 value per channel": "too few values for batch norm; raise --batchsize or --image_size, or lower "
+    "--accumulate",
     "exited unexpectedly": "a worker was killed, most likely for lack of memory; use --num_workers 0",
     "is killed by signal": "a worker was killed, most likely for lack of memory; use --num_workers 0",
 }
@@ -145,7 +147,7 @@ def run(main: Callable[[], None]) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails again at exit
         _end(1, "stopped: the output pipe was closed, as by | head")
-    except (InputError, ModuleNotFoundError, OSError, MemoryError, RuntimeError) as error:
+    except (InputError, ModuleNotFoundError, OSError, MemoryError, RuntimeError, ValueError) as error:
         if (message := _explained(error)) is None:
             raise
         _end(2, f"error: {message}")

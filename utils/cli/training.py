@@ -60,7 +60,7 @@ def add_training_options(parser: Parser) -> None:
     helps = {
         "recipe": "paper: as published; cpu: small. Network, size, gray levels and orientation of a "
         "--pretrained_model are kept",
-        "model": "network (python -m models lists them); --block and --upsample apply to cares_unet",
+        "model": "network (python -m models lists all); --block and --upsample apply to cares_unet",
         "base_channels": "width of the first level of cares_unet and unet",
         "block": "plain: without the paper's shortcuts",
         "upsample": "bilinear: without the paper's CARAFE",
@@ -68,7 +68,8 @@ def add_training_options(parser: Parser) -> None:
         "epoch": "number of passes over the labeled slices",
         "batchsize": "slices per step",
         "optimizer_type": "ranger: the paper's; sgd: with Nesterov momentum 0.9",
-        "lr": "learning rate; default: 5e-3 up to width 16, inversely proportional to the width above it",
+        "lr": "learning rate; default: 5e-3 up to width 16, inversely proportional to the width above it; 1.25e-3 for "
+        "networks with one width",
         "weight_decay": "decoupled, if the optimizer supports it",
         "lr_schedule": "flat_cosine: constant for 72 %% of the run, then a cosine to 0; step: as the --decay flags "
         "say, which imply it; default: flat_cosine",

@@ -204,7 +204,8 @@ def rows_to_keep(folder: Path, table: str, *, inputs: Sequence[Path], made_by: d
     """
     try:
         origin = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        origin.pop("notes", None)
+        for told in ("notes", "review"):
+            origin.pop(told, None)
         if origin != json.loads(json.dumps({"inputs": _path_from(folder, inputs[0].parent), **made_by})):
             return []
         with (folder / table).open(encoding="utf-8", newline="") as file:

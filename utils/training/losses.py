@@ -59,8 +59,9 @@ def structure(outputs: Tensor | Maps, mask: Tensor, *, margin: Tensor | float = 
     loss = torch.stack([_weighted(logits.float() - margin, lesion, weight) for logits in maps]).sum()
     if edge is not None:
         outline = F.max_pool2d(lesion, 3, 1, 1) + F.max_pool2d(-lesion, 3, 1, 1)
+        known = 1 - F.max_pool2d((~valid).float(), 3, 1, 1)  # beside ignored pixels, the outline is not known
         each = F.binary_cross_entropy_with_logits(edge.float(), outline, reduction="none")
-        loss = loss + (each * valid).sum() / valid.sum().clamp(min=1)
+        loss = loss + (each * known).sum() / known.sum().clamp(min=1)
     return loss
 
 

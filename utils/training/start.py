@@ -8,7 +8,7 @@ from torch import nn
 
 from data.errors import InputError
 from data.preprocess.preprocessing import Preprocessing
-from models import build_model
+from models import build_model, options_of
 from utils.checkpoint import read_checkpoint, rebuild
 from utils.config import NETWORK_FIELDS, TrainingConfig
 from utils.device import choose_device
@@ -43,7 +43,8 @@ class Start:
     def network(self) -> dict[str, object]:
         """The settings of ``TrainingConfig`` that say which network it is."""
         kept = self.content["model"]
-        return {"model": kept["name"]} | {n: kept.get(n, getattr(TrainingConfig, n)) for n in NETWORK_FIELDS}
+        taken = [name for name in NETWORK_FIELDS if name in options_of(kept["name"])]
+        return {"model": kept["name"]} | {name: kept.get(name, getattr(TrainingConfig, name)) for name in taken}
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -53,19 +54,14 @@ class Start:
 def initial_model(config: TrainingConfig, start: Start | None) -> nn.Module:
     """A new network, or the one of the checkpoint, on the device of the config."""
     model = rebuild(start.content, start.path) if start else build_model(**config.network)
-    if config.encoder_weights and not (start and start.resume):
+    if config.encoder_weights and not start:
         load_encoder(model, config.encoder_weights)
     return model.to(choose_device(config.device))
 
 
 def check_start(config: TrainingConfig, start: Start | None) -> None:
     """Raise InputError if the config conflicts with the checkpoint, or if ``save_folder`` has files of another run."""
-    if not start:
-        check_network(config)
-    if start:
-        for name, used in start.network.items():
-            if (asked := getattr(config, name)) != used:
-                raise InputError(f"--{name} {asked}: the network in {start.path} has {used}; leave it out")
+    check_network(config, start)
     if start and start.resume:
         if config.optimizer_type != (used := start.content["run"]["options"]["optimizer_type"]):
             raise InputError(
@@ -84,8 +80,16 @@ def check_start(config: TrainingConfig, start: Start | None) -> None:
         raise InputError(f"--save_folder {folder}: is not empty; {hint}name another folder")
 
 
-def check_network(config: TrainingConfig) -> None:
-    """Raise InputError if the network needs a package that is not installed, or other weights for its encoder."""
+def check_network(config: TrainingConfig, start: Start | None) -> None:
+    """Raise InputError if the network is not that of the checkpoint or, without one, if it needs a package that is not
+    installed, or other weights for its encoder."""
+    if start:
+        for name, used in start.network.items():
+            if (asked := getattr(config, name)) != used:
+                raise InputError(f"--{name} {asked}: the network in {start.path} has {used}; leave it out")
+        if config.encoder_weights and not start.resume:
+            raise InputError(f"--encoder_weights: the network in {start.path} is trained already; leave it out")
+        return
     try:
         with torch.device("meta"):
             model = build_model(**config.network)

@@ -60,7 +60,7 @@ class Training:
             part_images, part_masks, part_margins = (x[first :: self.accumulate] for x in (images, masks, margins))
             with autocast(self.device, self.precision):
                 part_loss = self.loss(self.forward(part_images), part_masks, margin=part_margins)
-                part_loss = part_loss / self.accumulate
+                part_loss = part_loss * (len(part_images) / len(images))
             self.scaler.scale(part_loss).backward()
             loss += part_loss.detach()
         self.scaler.unscale_(self.optimizer)

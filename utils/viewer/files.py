@@ -62,7 +62,7 @@ def _images(study: Study, pictures: list[np.ndarray], path: Path) -> Path:
     packed = path.with_name(f"{path.name}.zip")
     with zipfile.ZipFile(packed, "w") as archive:
         for name, picture in zip(study.names, pictures, strict=True):
-            with archive.open(f"{Path(name).stem}.png", "w") as file:
+            with archive.open(str(Path(name).with_suffix(".png")), "w") as file:
                 Image.fromarray(picture).save(file, format="PNG")
     return packed
 

@@ -151,15 +151,15 @@ def _scan(path: Path, name: str, predictor: Predictor, masks: list[Path], note: 
 
 def _slices(files: list[Path], predictor: Predictor, masks: list[Path], note: str) -> Study:
     slices = predictor.read(files)
-    truths = None
+    truths, root = None, _root(files)
     if masks:
         one = len(files) == 1  # whatever its mask is named
         mask_of = {files[0]: only(masks, "the slice")} if one else _pairs(files, masks)
-        truths = [np.asarray(read_pair((file, mask_of[file]))[1]) > 0 for file in files]
+        truths = [np.asarray(read_pair((file, mask_of[file]), slices.reading)[1]) > 0 for file in files]
     found = list(predictor.predict_slices(slices))
     return Study(
         name=files[0].stem if len(files) == 1 else f"{len(files)}_slices",
-        names=[file.name for file in files],
+        names=[file.relative_to(root).as_posix() for file in files],
         images=[np.asarray(read_image(file, slices.reading)) for file in files],
         maps=[each.map for each in found],
         networks=predictor.checkpoint,
@@ -172,5 +172,9 @@ def _slices(files: list[Path], predictor: Predictor, masks: list[Path], note: st
 
 def _pairs(files: Sequence[Path], masks: Sequence[Path]) -> dict[Path, Path]:
     """The mask of each slice, by name."""
-    keys, others = ({file.stem: file for file in some} for some in (files, masks))
-    return dict(match(keys, others, (_root(files), _root(masks))))
+    roots = _root(files), _root(masks)
+    keys, others = (
+        {file.relative_to(root).with_suffix("").as_posix(): file for file in some}
+        for some, root in zip((files, masks), roots, strict=True)
+    )
+    return dict(match(keys, others, roots))

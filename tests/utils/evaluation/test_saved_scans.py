@@ -113,3 +113,41 @@ def test_percent_with_their_scale(call, truths, two_models, tmp_path):
 def test_flags_of_slices_are_refused(call, truths, two_models, tmp_path):
     flags = ["--predictions", two_models[1], "--masks", truths, "--data_root", tmp_path, "--out", tmp_path / "scores"]
     refused(call, "test", *flags, "--table", "latex", names=["--table"], kept=tmp_path)
+
+
+def test_masks_beside_maps_of_another_scale(call, truths, two_models, tmp_path):
+    """--map_max is for maps: masks of 0 and 1 stay masks."""
+    masks, maps = two_models
+    for path in maps.iterdir():
+        save(np.asarray(nibabel.load(path).dataobj) * 255, path, path)
+    flags = ["--predictions", masks, maps, "--masks", truths, "--data_root", tmp_path, "--map_max", 255]
+    code, _, error = call("test", *flags, "--out", tmp_path / "scores")
+    assert code == 0, error
+    models = json.loads((tmp_path / "scores" / "summary.json").read_text())["models"]
+    assert models["masks"]["dice"]["mean"] > 0.7 and models["maps"]["dice"]["mean"] == 1
+
+
+def test_a_map_of_two_values_is_no_mask(call, truths, two_models, tmp_path):
+    path = next(two_models[1].iterdir())
+    faint = np.zeros(nibabel.load(path).shape, np.float32)
+    faint[0, 0, 0] = 0.02
+    save(faint, path, path)
+    flags = ["--predictions", two_models[1], "--masks", truths, "--data_root", tmp_path]
+    assert call("test", *flags, "--out", tmp_path / "scores")[0] == 0
+    row = next(row for row in rows(tmp_path / "scores" / "scores.csv") if row["image"][:21] == path.name[:21])
+    assert float(row["lesion_ml"]) == 0
+
+
+def test_doubled_predictions_are_refused_and_pairs_of_files_are_one(call, truths, two_models, tmp_path):
+    masks = two_models[0]
+    path = next(masks.iterdir())
+    shutil.copytree(truths, tmp_path / "pairs")
+    truth = next((tmp_path / "pairs").iterdir())
+    image = nibabel.load(truth)
+    nibabel.save(nibabel.Nifti1Pair(np.asarray(image.dataobj), image.affine), tmp_path / "pairs" / truth.name[:-7])
+    truth.unlink()
+    flags = ["--predictions", masks, "--data_root", tmp_path, "--out", tmp_path / "scores", "--masks"]
+    code, _, error = call("test", *flags, tmp_path / "pairs")
+    assert code == 0 and len(rows(tmp_path / "scores" / "scores.csv")) == 3, error
+    save(np.asarray(nibabel.load(path).dataobj), path, path.with_name(path.name.removesuffix(".gz")))
+    refused(call, "test", *flags, truths, names=[masks, "two volumes for", path.name[:-7]], kept=tmp_path)
