@@ -61,6 +61,8 @@ def main() -> None:
         raise InputError(f"--out {args.out}: name a file that ends with .onnx")
     model, preprocessing = load_model(args.pretrained_model)
     stop_if_of_others(args.out)
+    check_packages()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     told = describe(args.pretrained_model, preprocessing, classes=model(torch.zeros(1, 1, 16, 16)).shape[1])
     write_whole(args.out.with_suffix(".json"), json.dumps(told, indent=1) + "\n")
     export(model, args.out)
@@ -72,6 +74,12 @@ def main() -> None:
         print(f"{shape:<15} {row.difference:18.1e} {row.torch_ms:9.0f} ms {row.onnx_ms:11.0f} ms")
     if max(row.difference for row in compared) > MOST_DIFFERENCE:
         raise InputError(f"{args.out}: its probabilities differ from those of PyTorch; do not use it, report this")
+
+
+def check_packages() -> None:
+    """Raise InputError if a package that exports networks is missing."""
+    for package in ("onnx", "onnxscript"):
+        installed(package, PACKAGES)
 
 
 def stop_if_of_others(path: Path) -> None:
@@ -90,8 +98,7 @@ def export(model: nn.Module, path: Path) -> None:
 
     Raises InputError if the packages for it are missing.
     """
-    for package in ("onnx", "onnxscript"):
-        installed(package, PACKAGES)
+    check_packages()
     network = Probabilities(model.cpu()).eval().to(memory_format=torch.contiguous_format)
     path.parent.mkdir(parents=True, exist_ok=True)
     any_size = torch.export.Dim.DYNAMIC
