@@ -176,7 +176,6 @@ def score_predictions(config: EvaluationConfig, cases: list[Case]) -> tuple[Resu
 def score_saved_scans(config: EvaluationConfig, prediction: PredictionConfig, scans: list[Scan]) -> None:
     """Score the saved masks or maps of scans in every folder."""
     left_out: list[FileError] = []
-    options = {name: getattr(prediction, name) for name in ("any_values", "hu_offset", "series")}
     files = saved_files(scans, config.predictions)
     results = ResultFolder(
         config.img_save_folder,
@@ -186,7 +185,8 @@ def score_saved_scans(config: EvaluationConfig, prediction: PredictionConfig, sc
         reads=config.reads,
         suffix=".nii.gz",
     )
-    for saved in read_saved_scans(scans, files, left_out, labels=config.label, most=config.map_max, **options):
+    options = {"labels": config.label, "most": config.map_max, **prediction.scan_options}
+    for saved in read_saved_scans(scans, files, left_out, **options):
         masks = {name: lesion_mask(soft, config.threshold) for name, soft in saved.maps.items()}
         label, truth = saved.scan.label, saved.truth
         geometry = saved.volume.geometry

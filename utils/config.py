@@ -251,6 +251,11 @@ class PredictionConfig:
     def reading(self) -> Reading:
         return Reading(window=self.window, hu_offset=self.hu_offset)
 
+    @property
+    def scan_options(self) -> dict[str, Any]:
+        """The settings of ``read_scan``."""
+        return {name: getattr(self, name) for name in ("any_values", "hu_offset", "series")}
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:

@@ -79,7 +79,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         nargs="+",
         default=[],
         metavar="LR",
-        help="learning rates, of which each network gets the best on the first fold; default: that of the trainers",
+        help="learning rates, of which each network gets the best on held-out training slices; default: the trainers'",
     )
     parser.add_argument("--sweep_epoch", type=number(int, 1), default=40, help="epochs of the trainings for --sweep")
     parser.add_argument(

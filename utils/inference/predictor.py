@@ -154,7 +154,7 @@ class Predictor:
         if not isinstance(scan, Path | str):
             found = self.predict_hu(_checked(np.asarray(scan)), window=Window(*window))
         else:
-            volume = read_scan(Path(scan), **self.scan_options)
+            volume = read_scan(Path(scan), **self.config.scan_options)
             found = self.predict_hu(volume.slices, window=Window(*window), note=volume.note)
         if found.note:
             warn(f"{scan if isinstance(scan, Path | str) else 'the scan'}: {found.note}")
@@ -185,11 +185,6 @@ class Predictor:
         ]
         for placement, *of_networks in zip(slices.placements, *found, strict=True):
             yield _together(of_networks, placement.frame)
-
-    @property
-    def scan_options(self) -> dict[str, Any]:
-        """The settings of ``read_scan``."""
-        return {name: getattr(self.config, name) for name in ("any_values", "hu_offset", "series")}
 
     @property
     def batchsize(self) -> int:

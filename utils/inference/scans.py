@@ -53,7 +53,7 @@ def predict_scans(
     for number, scan in enumerate(scans, start=1):
         tqdm.write(f"{'scan':<11} {number} of {len(scans)}: {printable(str(scan.path))}")
         try:
-            volume = read_scan(scan.path, **predictor.scan_options)
+            volume = read_scan(scan.path, **predictor.config.scan_options)
             truth, note = read_labels(scan.truth, volume, scan.path, labels=labels) if scan.truth else (None, "")
         except FileError as error:
             left_out.append(error)

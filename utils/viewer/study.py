@@ -123,7 +123,7 @@ def _root(files: Sequence[Path]) -> Path:
 
 
 def _scan(path: Path, name: str, predictor: Predictor, masks: list[Path], note: str) -> Study:
-    volume = read_scan(path, **predictor.scan_options)
+    volume = read_scan(path, **predictor.config.scan_options)
     labels, truth = None, None
     if masks:
         truth = masks[0].parent if len(masks) > 1 and is_volume(masks[0].parent) else only(masks, "the scan")
