@@ -120,6 +120,31 @@ def test_weights_for_an_encoder(phantom, call, tmp_path):
     assert code == 0 and "encoder" in printed, error
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "encoder"),
+    [
+        ("unet_convnext_tiny", "convnext_tiny"),
+        ("inf_net", "res2net50_26w_4s"),
+        ("unet_resnet34", "resnet34"),
+        ("linknet_xception", "legacy_xception"),
+        ("pspnet_vgg13", "vgg13_bn"),
+    ],
+)
+def test_weights_of_timm_for_an_encoder(name, encoder, tmp_path):
+    import timm
+
+    from utils.training.encoder import weights_for
+
+    given = timm.create_model(encoder, pretrained=False).state_dict()
+    torch.save(given, tmp_path / "timm.pth")
+    model = build_model(name)
+    found = weights_for(model, tmp_path / "timm.pth")
+    assert set(found) == set(model.encoder.state_dict())
+    last = list(found)[-2]
+    assert any(torch.equal(found[last], weight) for weight in given.values())
+
+
 def test_the_list(call):
     code, printed, error = call("models.__main__")
     assert code == 0 and all(name in printed for name in MODELS), error

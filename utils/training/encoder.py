@@ -19,16 +19,19 @@ def load_encoder(model: nn.Module, path: Path) -> None:
 def weights_for(model: nn.Module, path: Path) -> dict[str, Tensor]:
     """The weights in a file that are those of the encoder of a network.
 
-    Entries may have a prefix, such as ``encoder.``, and those of a classifier are left out. A first convolution for
-    colours becomes one for gray levels: its weights are summed. Raises InputError if the network has no encoder of a
-    library, or the file not all of its weights.
+    Entries may have a prefix, such as ``encoder.``, and dots for underscores, as timm's have; those of a classifier are
+    left out. A first convolution for colours becomes one for gray levels: its weights are summed. Raises InputError if
+    the network has no encoder of a library, or the file not all of its weights.
     """
     encoder, name = getattr(model, "encoder", None), config_of(model)["name"]
     if encoder is None:
         raise InputError(f"--encoder_weights {path}: --model {name} has no encoder of a library; leave it out")
-    given, wanted = read_state_dict(path), encoder.state_dict()
-    prefix = _prefix(given, wanted)
-    found = {key: _fitted(given[prefix + key], weight) for key, weight in wanted.items() if prefix + key in given}
+    wanted = encoder.state_dict()
+    names = {key: key.removeprefix("model.").replace(".", "_") for key in wanted}
+    given = {key.replace(".", "_"): weight for key, weight in read_state_dict(path).items()}
+    prefix = _prefix(given, next(iter(names.values())))
+    places = {key: prefix + name for key, name in names.items() if prefix + name in given}
+    found = {key: _fitted(given[place], wanted[key]) for key, place in places.items()}
     counts = {key for key in wanted if key.endswith("num_batches_tracked")}
     if missing := [key for key in wanted if key not in found and key not in counts]:
         raise InputError(f"--encoder_weights {path}: lacks {missing[0]} of the encoder of {name}; give weights for it")
@@ -38,10 +41,9 @@ def weights_for(model: nn.Module, path: Path) -> dict[str, Tensor]:
     return found
 
 
-def _prefix(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
-    """What precedes the names of the encoder's weights in the file."""
-    first = next(iter(wanted))
-    return next((key.removesuffix(first) for key in given if key == first or key.endswith(f".{first}")), "")
+def _prefix(given: dict[str, Tensor], first: str) -> str:
+    """What precedes the names of the encoder's weights in the file, by the name of the first one."""
+    return next((key.removesuffix(first) for key in given if key == first or key.endswith(f"_{first}")), "")
 
 
 def _fitted(weight: Tensor, wanted: Tensor) -> Tensor:
