@@ -9,6 +9,7 @@ import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,8 +54,8 @@ class ReferenceUNet(CAResUNet):
             channels = block.bn2.num_features
             block.unused = nn.Sequential(nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).sigmoid()
+    def forward(self, *args: Any) -> Tensor:
+        return super().forward(*args).sigmoid()
 
 
 class LoopRanger(torch.optim.Optimizer):

@@ -34,6 +34,11 @@ def loss_of(name: str) -> str | None:
     return getattr(MODELS[name], "loss", None)
 
 
+def perturbs(name: str) -> bool:
+    """Whether the network called ``name`` lets its features be changed, by the argument ``perturb`` of a call."""
+    return "perturb" in inspect.signature(getattr(MODELS[name], "forward", MODELS[name])).parameters
+
+
 def options_of(name: str) -> set[str]:
     """The arguments that the network called ``name`` takes."""
     return set(inspect.signature(MODELS[name]).parameters)

@@ -1,5 +1,6 @@
 """CARes-UNet (Xu et al., Medical Physics 48(11), 2021); the code follows its Figure 1 from top to bottom."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -53,7 +54,8 @@ class CAResUNet(nn.Module):
 
         self.head = nn.Conv2d(c1, num_classes, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, perturb: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None) -> Tensor:
+        """perturb: changes the features of the five levels, finest first, before the decoder has them."""
         height, width = x.shape[-2:]
         # Four halvings need multiples of 16; unlike zeros, a repeated border adds no edge.
         x = F.pad(x, (0, -width % 16, 0, -height % 16), mode="replicate")
@@ -63,6 +65,8 @@ class CAResUNet(nn.Module):
         skip3 = self.encoder3(self.down2(skip2))
         skip4 = self.encoder4(self.down3(skip3))
         x = self.bottleneck(self.down4(skip4))
+        if perturb:
+            skip1, skip2, skip3, skip4, x = perturb([skip1, skip2, skip3, skip4, x])
 
         x = self.decoder4(torch.cat([skip4, self.up4(x)], dim=1))
         x = self.decoder3(torch.cat([skip3, self.up3(x)], dim=1))

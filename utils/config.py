@@ -93,6 +93,7 @@ class TrainingConfig:
     favor_lesions: bool = True
     labeled_finish: float = number(0.45, 0, 1)
     confidence: float = number(0.0, 0, 1)
+    pseudo_weight: float = number(1.0, 0, 1000, above=True)
 
     # The machine.
     device: str = "auto"

@@ -47,7 +47,8 @@ def main() -> None:
         setting.stop_if_other_labels(args.teacher)
     if source := args.teacher or args.trained_by:
         left = [job for job in work if not setting.is_scored(*job)]
-        stop_if_untrained([setting.folder(*job, source) / "run" for job in left], source)
+        own = [setting.folder(*job, source) / "run" for job in left if args.teacher and not args.new_network]
+        stop_if_untrained(own + [run for job in left for run in setting.source_runs(*job)], source)
     setting.record()
     report(setting, against, dict(zip(work, run_folds(setting, work), strict=True)))
 
@@ -72,6 +73,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--label_flags", default="", help="for fake_labels_generator.py: --label_flags='...'")
     parser.add_argument("--trained_by", metavar="NAME", help="train nothing, score the runs of this setting")
+    parser.add_argument(
+        "--ensemble",
+        type=number(int, 0),
+        nargs="+",
+        metavar="SEED",
+        help="the networks of these seeds of --teacher label together, or of --trained_by are scored together: the "
+        "mean of their maps; default: each seed its own network",
+    )
     parser.add_argument("--test_flags", default="", help="for test.py, such as --test_flags='--no-tta'")
     parser.add_argument("--against", metavar="NAME", help="setting to compare with; default: default, if it exists")
     parser.add_argument("--folds", type=number(int, 2), default=5, help="number of folds")
@@ -114,6 +123,8 @@ def check(parser: Parser, args: argparse.Namespace) -> None:
         parser.error(f"--trained_by {args.trained_by}: trains nothing; leave --teacher {args.teacher} out")
     if (args.label_flags or args.new_network) and not args.teacher:
         parser.error("--label_flags and --new_network: need --teacher, which makes pseudo masks")
+    if args.ensemble and not (args.teacher or args.trained_by):
+        parser.error("--ensemble: names networks of --teacher or --trained_by; give either")
     check_flags(parser, args)
     if (args.out / args.name).resolve().parent != args.out.resolve():
         parser.error(f"{args.name}: is not a plain folder name; give one")

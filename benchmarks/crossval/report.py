@@ -41,6 +41,7 @@ def report(setting: Setting, against: str, scores: dict[tuple[int, int], dict[st
     gain = "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**result) if "difference" in result else ""
     source = [f"{option} {name}" for option in ("teacher", "trained_by") if (name := getattr(setting, option))]
     source += ["new network"] * setting.new_network
+    source += [f"ensemble of seeds {' '.join(map(str, setting.ensemble))}"] if setting.ensemble else []
     flags = " ".join([*source, *setting.flags, setting.test_flags])
     print(f"| {setting.name} | {flags} | {len(ours)} slices | {result['dice']:.3f}{spread} | {of_folds} | {gain} |")
 

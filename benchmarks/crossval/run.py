@@ -109,20 +109,21 @@ def train(setting: Setting, seed: int, fold: int) -> None:
         shutil.rmtree(folder_of_run, ignore_errors=True)  # a run that was killed before its first last.pth
         flags = ["--seed", seed, "--save_folder", folder_of_run, *setting.flags]
         if setting.teacher:
-            teacher, masks = setting.folder(seed, fold, setting.teacher) / "run" / "best.pth", folder / "Pos-Mask"
-            paths = ["--model_path", teacher, "--Image_dir", setting.semi_img_path, "--Mask-dir", masks]
+            teachers = [run / "best.pth" for run in setting.source_runs(seed, fold)]
+            own, masks = setting.folder(seed, fold, setting.teacher) / "run" / "best.pth", folder / "Pos-Mask"
+            paths = ["--model_path", *teachers, "--Image_dir", setting.semi_img_path, "--Mask-dir", masks]
             fake_labels_generator.label(*fake_labels_generator.parse(words(paths, setting.label_flags)))
             flags += ["--semi_img_path", setting.semi_img_path, "--semi_msk_path", masks]
-            flags += [] if setting.new_network else ["--pretrained_model", teacher]
+            flags += [] if setting.new_network else ["--pretrained_model", own]
     script.train(*script.parse(words(flags)), setting.training_pairs(fold))
 
 
 def evaluate(setting: Setting, seed: int, fold: int) -> None:
     """Predict the fold that was held out, and write the scores of its slices."""
     folder = setting.folder(seed, fold)
-    model = setting.folder(seed, fold, setting.trained_by) / "run" / "best.pth"
+    runs = setting.source_runs(seed, fold) if setting.trained_by else [folder / "run"]
     config, prediction = evaluation_settings(setting.test_flags)
-    predictor = Predictor(model, **vars(prediction))
+    predictor = Predictor(*(run / "best.pth" for run in runs), **vars(prediction))
     cases = [Case(image, mask) for image, mask in setting.parts[fold]]
     slices = predictor.read([case.path for case in cases], cache_gb=config.cache_gb)
     with whole(folder / TABLE) as unfinished:

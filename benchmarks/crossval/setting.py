@@ -30,6 +30,7 @@ class Setting:
     new_network: bool = False
     label_flags: str = ""
     trained_by: str | None = None
+    ensemble: list[int] | None = None  # seeds of the networks of teacher or trained_by; None: each seed its own
     test_flags: str = ""
     labeled: int | None = None  # training slices of each fold; None: all
     jobs: int = 1
@@ -37,6 +38,10 @@ class Setting:
     def folder(self, seed: int, fold: int, name: str | None = None) -> Path:
         """The folder for all files of this setting, or of the one called ``name``, when it holds out a fold."""
         return self.out / (name or self.name) / f"seed_{seed}_fold_{fold}"
+
+    def source_runs(self, seed: int, fold: int) -> list[Path]:
+        """The trainings of the networks of another setting that label for this one, or that it scores."""
+        return [self.folder(each, fold, self.teacher or self.trained_by) / "run" for each in self.ensemble or [seed]]
 
     def is_scored(self, seed: int, fold: int) -> bool:
         return (self.folder(seed, fold) / TABLE).exists()
@@ -53,7 +58,7 @@ class Setting:
             "images": str(self.train_img_path.resolve()),
             "masks": str(self.train_msk_path.resolve()),
             "unlabeled": str(self.semi_img_path.resolve()) if self.teacher else None,
-            **({"labeled": self.labeled} if self.labeled else {}),
+            **{name: value for name in ("labeled", "ensemble") if (value := getattr(self, name))},
         }
         path = self.out / self.name / "setting.json"
         kept = [*path.parent.glob("seed_*/run/last.pth"), *path.parent.glob(f"seed_*/{TABLE}")]

@@ -25,6 +25,8 @@ from benchmarks.crossval.report import paired, per_slice, report
 from benchmarks.crossval.setting import Setting
 from data.errors import InputError
 from data.folders import pair_by_stem
+from utils.checkpoint import fingerprint
+from utils.inference.predictor import Predictor
 
 TINY = ("--base_channels", 2, "--image_size", 32, "--batchsize", 2)
 
@@ -156,6 +158,33 @@ def test_settings_from_start_to_end(phantom, tmp_path, monkeypatch):
     assert "teacher default new network" in paper and "method      pseudo" in log
 
 
+def test_networks_of_several_seeds_label_and_are_scored_together(phantom, tmp_path, monkeypatch):
+    options = ["--data_root", phantom, "--folds", 2, "--alike", 0.9, "--out", tmp_path, "--only", 0]
+    flags = ["--", *TINY, "--epoch", 1]
+    used = []
+
+    class Spy(Predictor):
+        def __init__(self, *networks, **settings):
+            used.append([network.parts[-4:-2] for network in networks])
+            super().__init__(*networks, **settings)
+
+    def crossval(*arguments):
+        code, _, error = call_here("benchmarks.crossval.__main__", *arguments)
+        assert code == 0, error
+        return json.loads((tmp_path / arguments[0] / "result.json").read_text())
+
+    singly = crossval("base", *options, "--seeds", 0, 1, *flags)
+    monkeypatch.setattr(run, "Predictor", Spy)
+    both = crossval("both", *options, "--trained_by", "base", "--ensemble", 0, 1)
+    assert used == [[("base", "seed_0_fold_0"), ("base", "seed_1_fold_0")]]
+    assert both["slices"]["0"].keys() == singly["slices"]["0"].keys()
+
+    crossval("semi", *options, "--teacher", "base", "--ensemble", 0, 1, "--seeds", 1, *flags)
+    made_by = json.loads((tmp_path / "semi" / "seed_1_fold_0" / "Pos-Mask" / "made_by.json").read_text())
+    networks = [tmp_path / "base" / f"seed_{seed}_fold_0" / "run" / "best.pth" for seed in (0, 1)]
+    assert made_by["sha256"] == ", ".join(map(fingerprint, networks))
+
+
 @pytest.mark.parametrize("flags", [["--teacher", "other"], ["--trained_by", "other"], ["--against", "other"]])
 def test_settings_of_other_folds_are_refused(phantom, tmp_path, call, flags):
     """Their models have seen the slices that would be held out."""
@@ -187,6 +216,7 @@ def test_models_that_are_still_being_trained_are_refused(phantom, tmp_path, call
         (["--trained_by", "default", "--teacher", "default"], [], "leave --teacher default out"),
         (["--label_flags=--no-tta"], [], "--teacher"),
         (["--new_network"], [], "--teacher"),
+        (["--ensemble", 0, 1], [], "--ensemble"),
         (["--against", "defualt"], [], "--against defualt"),
         (["--folds", 3, "--only", 1, 3], [], "--only 3"),
         ([], ["--seed", 7], "--seed"),

@@ -1,6 +1,7 @@
 """A training step and its state: network, averaged weights, optimizer, schedule, precision."""
 
 import copy
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from utils import malloc
 from utils.config import TrainingConfig
 from utils.device import autocast, choose_precision
+from utils.training.features import keep_halves
 from utils.training.losses import LOSSES
 from utils.training.optimizers import build_optimizer, build_schedule
 
@@ -35,7 +37,7 @@ class Training:
         self.forward = torch.compile(model) if config.compile else model
         self.precision = choose_precision(config.amp, self.device)
         self.average = copy.deepcopy(model)
-        self.trained, self.lesion_margin = trained, config.lesion_margin
+        self.trained, self.lesion_margin, self.pseudo_weight = trained, config.lesion_margin, config.pseudo_weight
         self.loss = partial(LOSSES[config.loss_name], **config.loss_options)
         self.optimizer = build_optimizer(model, config)
         self.schedule = build_schedule(self.optimizer, config, steps_per_epoch)
@@ -46,21 +48,26 @@ class Training:
         """Learning rate of the next step."""
         return self.optimizer.param_groups[0]["lr"]
 
-    def step(self, images: Tensor, masks: Tensor, labeled: Tensor | None = None) -> Tensor:
+    def step(
+        self, images: Tensor, masks: Tensor, labeled: Tensor | None = None, halves: Sequence[int] | None = None
+    ) -> Tensor:
         """Learn from images float32 ``(N, C, H, W)`` and masks int64 ``(N, H, W)``. Returns the loss, on the device.
 
-        labeled: where masks are true, as in ``Batch``; None: everywhere. There, the lesion margin applies; pseudo masks
-        come from a network with margin.
+        labeled, halves: as in ``Batch``; None: all masks are true, all features are kept. Where masks are true, the
+        lesion margin applies; pseudo masks come from a network with margin. All pixels with pseudo masks together count
+        ``pseudo_weight`` times as much as those with true ones, however many they are.
         """
         loss = torch.zeros((), device=self.device)
         labeled = torch.ones(len(images), 1, 1, 1, device=self.device) if labeled is None else labeled
-        margins = self.lesion_margin * labeled
+        margins, weights = self.lesion_margin * labeled, _balanced(labeled[:, 0], self.pseudo_weight)
         for first in range(self.accumulate):
             # Strided, so that each part of a batch has its share of pseudo-labeled slices.
-            part_images, part_masks, part_margins = (x[first :: self.accumulate] for x in (images, masks, margins))
+            part = slice(first, None, self.accumulate)
+            more = {} if halves is None else {"perturb": partial(keep_halves, numbers=halves[part])}
             with autocast(self.device, self.precision):
-                part_loss = self.loss(self.forward(part_images), part_masks, margin=part_margins)
-                part_loss = part_loss * (len(part_images) / len(images))
+                logits = self.forward(images[part], **more)
+                part_loss = self.loss(logits, masks[part], margin=margins[part], weight=weights[part])
+                part_loss = part_loss * (len(masks[part]) / len(images))
             self.scaler.scale(part_loss).backward()
             loss += part_loss.detach()
         self.scaler.unscale_(self.optimizer)
@@ -138,3 +145,11 @@ class Training:
             "schedule": self.schedule,
             "scaler": self.scaler,
         }
+
+
+def _balanced(labeled: Tensor, pseudo_weight: float) -> Tensor:
+    """How much slices or pixels count, 1 on average, so that pseudo masks together count ``pseudo_weight``, and true
+    ones 1."""
+    share = labeled.mean()
+    weights = labeled / share.clamp(min=1e-6) + (1 - labeled) * pseudo_weight / (1 - share).clamp(min=1e-6)
+    return weights / weights.mean()

@@ -97,9 +97,18 @@ def test_an_added_augmentation_runs_at_every_step(phantom, config, monkeypatch, 
         method = SEMI_SUPERVISED[name](config, labeled, read_pseudo_labeled(config, labeled.preprocessing))
     fit(config, method)
     slices = 2 * 2 * len(method.batches)  # epochs, slices of a batch
-    assert sum(moved) == slices and sum(varied) == slices + (len(method.batches) if name == "two_views" else 0)
+    views = len(method.batches) if name in ("two_views", "unimatch", "complementary") else 0
+    assert sum(moved) == slices and sum(varied) == slices + views
     rows = list(csv.DictReader((config.save_folder / "log.csv").open()))
     assert len(rows) == 2 and ("kept_share" in rows[0]) == (name not in ("supervised", *KEEP_MASKS))
+
+
+def test_methods_that_change_features_need_a_network_that_lets_them(phantom, config):
+    unlabeled = {"semi_img_path": phantom / "Test-Image", "semi_msk_path": phantom / "Test-Mask"}
+    config = replace(config, model="unet", method="unimatch", **unlabeled)
+    labeled, _ = read_labeled(config)
+    with pytest.raises(InputError, match="--method unimatch: --model unet"):
+        SEMI_SUPERVISED["unimatch"](config, labeled, read_pseudo_labeled(config, labeled.preprocessing))
 
 
 def test_without_augmentation_none_runs(config, monkeypatch):

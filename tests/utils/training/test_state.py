@@ -58,6 +58,32 @@ def test_the_margin_is_for_labeled_slices_alone(start, batch, accumulate, dice_o
     assert loss == pytest.approx(sum(expected) / accumulate, rel=1e-5)
 
 
+@pytest.mark.parametrize("pseudo_weight", [1.0, 0.5])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_pseudo_masks_count_as_much_as_asked_however_many(start, batch, pseudo_weight, accumulate):
+    """As many pseudo-labeled slices again change nothing."""
+    images, masks = batch
+    labeled = torch.tensor([1.0, 1.0, 0.0, 0.0], device=images.device).view(4, 1, 1, 1)
+    options = {"pseudo_weight": pseudo_weight, "optimizer_type": "sgd", "lr": 1.0, "dice_over": "slice"}
+    models = []
+    for order in ([0, 1, 2, 3], [0, 1, 2, 3, 2, 3]):
+        training = start(accumulate=accumulate, **options)
+        training.model.apply(lambda part: setattr(part, "momentum", 0.0) if hasattr(part, "momentum") else None)
+        training.forward = training.model.eval()  # batch norm would see other statistics
+        loss = training.step(images[order], masks[order], labeled[order]).item()
+        models.append((loss, copy.deepcopy(training.model)))
+    (loss, ours), (repeated, theirs) = models
+    assert loss == pytest.approx(repeated, rel=1e-5) and difference(ours, theirs) < 1e-4
+    share = pseudo_weight / (1 + pseudo_weight)
+    network = start().model.eval()
+    margins = start(**options).lesion_margin * labeled
+    of_halves = [
+        ce_dice(network(images[half]), masks[half], margin=margins[half], dice_over="slice").item()
+        for half in (slice(0, 2), slice(2, 4))
+    ]
+    assert loss == pytest.approx((1 - share) * of_halves[0] + share * of_halves[1], rel=1e-4)
+
+
 def test_averaged_weights_of_a_trained_network_are_its_own_at_first(start, batch):
     model = start().model
     training = Training(copy.deepcopy(model), CONFIG, steps_per_epoch=3, trained=True)

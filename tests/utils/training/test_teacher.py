@@ -7,6 +7,7 @@ import torch
 from data.augmentation import GRAYS, Augmentation, cut_and_mix
 from data.labels import IGNORE
 from utils.config import TrainingConfig
+from utils.training.features import keep_halves
 from utils.training.methods import SEMI_SUPERVISED
 
 
@@ -35,7 +36,7 @@ def test_confident_pixels_get_the_teachers_label_and_others_none(monkeypatch):
     monkeypatch.setattr("utils.training.methods.teacher.cut_and_mix", lambda images, masks: (images, masks))
     images, masks = batch()
     labels = method(confidence=0.75)
-    new_images, new_masks, labeled = labels.prepare(images, masks, bright_is_lesion)
+    new_images, new_masks, labeled, _ = labels.prepare(images, masks, bright_is_lesion)
     assert labeled.flatten().tolist() == [1] * 4 + [0] * 4
     assert torch.allclose(new_images, images) and torch.equal(new_masks[:4], masks[:4])
     gray, label = images[4:, 0], new_masks[4:]
@@ -72,7 +73,7 @@ def test_the_teacher_sees_the_slice_in_its_new_place_but_its_old_grays(monkeypat
         return bright_is_lesion(images)
 
     images, masks = batch(2)
-    new_images, _, _ = method().prepare(images, masks, teacher)
+    new_images, *_ = method().prepare(images, masks, teacher)
     half_turned = images.flip(2, 3)
     assert len(seen) == 1 and torch.allclose(seen[0], half_turned[1:], atol=1e-5)
     assert torch.allclose(new_images, 1 - half_turned, atol=1e-5)
@@ -102,7 +103,8 @@ def nothing_moves(monkeypatch):
 
 def test_two_views_are_learned_by_one_label(nothing_moves):
     images, masks = batch()
-    views, labels, labeled = method("two_views", confidence=0.0).prepare(images, masks, bright_is_lesion)
+    views, labels, labeled, halves = method("two_views", confidence=0.0).prepare(images, masks, bright_is_lesion)
+    assert halves is None
     assert views.shape == (12, 1, 32, 32) and labeled.flatten().tolist() == [1] * 4 + [0] * 8
     assert torch.allclose(views[:4], images[:4]) and torch.equal(labels[:4], masks[:4])
     for index in range(4):  # each view has pieces of another slice; image and label fit
@@ -111,10 +113,37 @@ def test_two_views_are_learned_by_one_label(nothing_moves):
     assert torch.equal(labels[4:], (views[4:, 0] > 0.5).long()) and not torch.equal(views[4:8], views[8:])
 
 
+def test_unimatch_adds_the_slice_itself_with_half_of_its_features(nothing_moves):
+    images, masks = batch()
+    views, labels, labeled, halves = method("unimatch", confidence=0.0).prepare(images, masks, bright_is_lesion)
+    assert len(views) == 16 and labeled.flatten().tolist() == [1] * 4 + [0] * 12
+    assert torch.allclose(views[12:], images[4:]) and torch.equal(labels[12:], (images[4:, 0] > 0.5).long())
+    assert halves[:12] == [0] * 12 and len(set(halves[12:])) == 4 and min(halves[12:]) > 0
+
+
+def test_complementary_views_share_no_feature(nothing_moves):
+    images, masks = batch()
+    views, _, _, halves = method("complementary", confidence=0.0).prepare(images, masks, bright_is_lesion)
+    assert len(views) == len(halves) == 12 and halves[:4] == [0] * 4
+    features = [torch.ones(12, 64, 2, 2), torch.ones(12, 128, 1, 1)]
+    for level in keep_halves(features, halves):
+        assert (level[:4] == 1).all() and set(level[4:].unique().tolist()) == {0, 2}
+        assert torch.equal(level[4:8] + level[8:], torch.full_like(level[4:8], 2))
+        assert 0.3 < (level[4:8] > 0).float().mean() < 0.7 and not torch.equal(level[4], level[5])
+
+
+def test_what_may_be_lesion_is_not_taught_as_background(nothing_moves):
+    images, masks = batch()
+    chance = images[4:, 0]
+    label = method("double_threshold").label(images[4:], masks[4:], bright_is_lesion)
+    assert (label[chance > 0.55] == 1).all() and (label[chance < 0.05] == 0).all()
+    assert (label[(chance > 0.15) & (chance < 0.45)] == IGNORE).all()
+
+
 def test_copy_and_paste_goes_both_ways(nothing_moves):
     images, masks = batch()
     masks = (images[:, 0] < 0.5).long()  # the reverse of what the teacher says
-    mixed, labels, labeled = method("copy_paste", confidence=0.0).prepare(images, masks, bright_is_lesion)
+    mixed, labels, labeled, _ = method("copy_paste", confidence=0.0).prepare(images, masks, bright_is_lesion)
     assert mixed.shape == images.shape and labeled.shape == images.shape
     inside = labeled[4:, 0] == 1
     assert torch.equal(labeled[:4], 1 - labeled[4:]) and inside.float().mean() == pytest.approx((21 / 32) ** 2)

@@ -1,6 +1,6 @@
 """Supervised training: the labeled slices in random order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,11 +17,13 @@ class Batch(NamedTuple):
     """What to learn in a step: images float32 ``(N, 1, S, S)`` and masks int64 ``(N, S, S)``, on the device.
 
     labeled: 1 where masks are true, 0 where they are pseudo masks, float32 ``(N, 1, 1, 1)`` or ``(N, 1, S, S)``.
+    halves: N numbers of the halves of the features to keep, as in ``keep_halves``; None: all.
     """
 
     images: Tensor
     masks: Tensor
     labeled: Tensor
+    halves: Sequence[int] | None = None
 
 
 class Supervised:

@@ -14,7 +14,9 @@ from torch.utils.data import DataLoader
 
 from data.augmentation import cut_and_mix
 from data.datasets import LesionSlices
+from data.errors import InputError
 from data.labels import IGNORE
+from models import perturbs
 from utils.config import TrainingConfig
 from utils.lesions import lesions
 from utils.training.methods.pseudo import PseudoLabels
@@ -28,7 +30,11 @@ class MeanTeacher(PseudoLabels):
     ``config.confidence`` are ignored. If the slices have true masks, the labels are scored by them.
     """
 
+    needs_features = False  # whether batches have ``halves``
+
     def __init__(self, config: TrainingConfig, labeled: LesionSlices, pseudo: LesionSlices) -> None:
+        if self.needs_features and not perturbs(config.model):
+            raise InputError(f"--method {config.method}: --model {config.model} lacks what it needs; use cares_unet")
         super().__init__(config, labeled, pseudo)
         self._counts: list[Tensor] = []  # of each step: pixels, kept, lesion in both, lesion in labels, lesion in truth
 
@@ -52,10 +58,16 @@ class MeanTeacher(PseudoLabels):
     def label(self, unlabeled: Tensor, hidden_truth: Tensor, teacher: Callable[[Tensor], Tensor]) -> Tensor:
         """The teacher's labels int64 ``(N, S, S)``, IGNORE where it is not sure enough, scored by ``hidden_truth``."""
         logits = teacher(unlabeled)
-        lesion, kept = lesions(logits), logits.softmax(dim=1).amax(dim=1) >= self.config.confidence
+        label, lesion = self.decide(logits), lesions(logits)
+        kept = label != IGNORE
         counted = (torch.ones_like(kept), kept, lesion & (hidden_truth > 0), lesion, hidden_truth > 0)
         self._counts.append(torch.stack([each.sum() for each in counted]))
-        return lesion.long().where(kept, IGNORE)
+        return label
+
+    def decide(self, logits: Tensor) -> Tensor:
+        """Lesion or not, or IGNORE, int64 ``(N, S, S)``, by logits ``(N, C, S, S)``."""
+        sure = logits.softmax(dim=1).amax(dim=1) >= self.config.confidence
+        return lesions(logits).long().where(sure, IGNORE)
 
     def report(self) -> dict[str, float]:
         """On the labels of this epoch: the share of pixels kept (0 without labels) and, if the truth is known, the Dice
@@ -70,7 +82,7 @@ class MeanTeacher(PseudoLabels):
 
 
 def joined(labeled: Batch, pseudo: list[tuple[Tensor, Tensor]]) -> Batch:
-    """A batch of labeled slices and of pairs of images and pseudo masks."""
+    """A batch of labeled slices and of pairs of images and pseudo masks, all features kept."""
     images, masks = zip((labeled.images, labeled.masks), *pseudo, strict=True)
     share = torch.cat([labeled.labeled, *(0 * true(some) for some, _ in pseudo)])
     return Batch(torch.cat(images), torch.cat(masks), share)
