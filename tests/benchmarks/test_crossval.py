@@ -180,7 +180,7 @@ def test_networks_of_several_seeds_label_and_are_scored_together(phantom, tmp_pa
     assert both["slices"]["0"].keys() == singly["slices"]["0"].keys()
 
     crossval("semi", *options, "--teacher", "base", "--ensemble", 0, 1, "--seeds", 1, *flags)
-    made_by = json.loads((tmp_path / "semi" / "seed_1_fold_0" / "Pos-Mask" / "made_by.json").read_text())
+    made_by = json.loads((tmp_path / "semi" / "seed_1_fold_0" / "Pos-Mask" / "summary.json").read_text())
     networks = [tmp_path / "base" / f"seed_{seed}_fold_0" / "run" / "best.pth" for seed in (0, 1)]
     assert made_by["sha256"] == ", ".join(map(fingerprint, networks))
 
