@@ -48,11 +48,13 @@ class Protocol:
 
 
 def trained(setting: Setting, work: Sequence[tuple[int, int]]) -> list[Path]:
-    """Train a setting as far as it is not done. Returns its runs."""
+    """Train a setting as far as it is not done. Returns its runs, which have no ``last.pth``."""
     print(f"\n{'network':<11} {setting.name}: {' '.join(setting.flags)}")
     setting.record()
     run_folds(setting, work)
-    return [setting.folder(*job) / "run" for job in work]
+    runs = [setting.folder(*job) / "run" for job in work]
+    remove(runs, "last.pth")
+    return runs
 
 
 def chosen_rate(protocol: Protocol, model: str) -> str | None:
@@ -68,11 +70,19 @@ def chosen_rate(protocol: Protocol, model: str) -> str | None:
         setting = replace(setting, parts=protocol.sweep_parts)
         setting.record()
         [found] = run_folds(setting, [(protocol.seeds[0], 0)])
+        remove([setting.folder(protocol.seeds[0], 0) / "run"], "last.pth", "best.pth")
         dice[lr] = fmean(found.values())
     best = max(dice, key=lambda lr: dice[lr])
     tried = ", ".join(f"{lr}: {value:.3f}" for lr, value in dice.items())
     print(f"{'rate':<11} {model}: {best} ({tried} on held-out slices after {protocol.sweep_epoch} epochs)")
     return best
+
+
+def remove(runs: Sequence[Path], *names: str) -> None:
+    """Remove checkpoints that are no longer needed: all networks have several GB of them."""
+    for run in runs:
+        for name in names:
+            (run / name).unlink(missing_ok=True)
 
 
 def in_order(models: Sequence[str]) -> list[str]:

@@ -42,6 +42,7 @@ def test_the_tables_and_pictures(phantom, call, tmp_path):
         assert float(row["dice"]) == pytest.approx(float(theirs[row["image"]]["dice"]))
         assert float(row["tm_dice"]) == pytest.approx(float(theirs[row["image"]]["tm_dice"]))
 
+    assert not list(out.rglob("last.pth")) and len(list(out.rglob("best.pth"))) == 3  # none of the sweeps
     trained = {path: path.stat().st_mtime_ns for path in out.rglob("best.pth")}
     assert compare(*options, "--table", 1, "--out", out, *FLAGS)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("best.pth")} == trained
