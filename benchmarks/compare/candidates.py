@@ -1,16 +1,19 @@
 """The networks to compare as settings of benchmarks.crossval, and the choice of their learning rates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.crossval.run import run_folds
+import semi_supervised_train
+import supervised_train
+from benchmarks.compare.published import TABLES
+from benchmarks.crossval.run import run_folds, words
 from benchmarks.crossval.setting import Setting
-from data.folders import Pair
+from data.folders import Pair, list_slices
 from models import MODELS, options_of
 
-SEMI = "semi_"
+SEMI, PSEUDO_FIRST = "semi_", "pseudo_first"
 
 
 @dataclass(frozen=True)
@@ -18,9 +21,13 @@ class Protocol:
     """What all networks have in common. ``shared``: the setting but for name and flags."""
 
     shared: Setting
+    models: list[str]
     epoch: int
-    widths: dict[str, int]
-    sweep: Sequence[str]  # learning rates, as given
+    widths: Mapping[str, int]
+    semi: bool  # each network semi-supervised, too
+    semi_epoch: int
+    table: int | None
+    rates: Sequence[str]  # learning rates to choose from, as given; none: the trainers'
     sweep_epoch: int
     sweep_parts: list[list[Pair]]  # of the labeled slices; the first is held out
     seeds: Sequence[int]
@@ -29,27 +36,46 @@ class Protocol:
     def work(self) -> list[tuple[int, int]]:
         return [(seed, fold) for seed in self.seeds for fold in range(len(self.shared.parts))]
 
+    def settings(self, model: str, lr: str | None) -> list[Setting]:
+        """The settings of a network: supervised and, as far as it was asked for, semi-supervised."""
+        supervised = self.setting(model, lr=lr)
+        published = TABLES.get(self.table or 0, {})
+        first = [PSEUDO_FIRST] if model == "inf_net" else []  # as its authors train it
+        semi = [self.semi_setting(supervised, method) for method in (None, *first)]
+        return [supervised, *semi] if self.semi or any(each.name in published for each in semi) else [supervised]
+
     def setting(self, model: str, *, lr: str | None, name: str = "", epoch: int | None = None) -> Setting:
-        """The setting of a network."""
-        width = self.widths.get(model) if "base_channels" in options_of(model) else None
+        """The supervised setting of a network."""
         flags = [*self.shared.flags, "--model", model]
-        flags += [] if width is None else ["--base_channels", str(width)]
+        flags += ["--base_channels", str(self.widths[model])] if model in self.widths else []
         flags += ["--epoch", str(epoch or self.epoch)] + ([] if lr is None else ["--lr", lr])
         return replace(self.shared, name=name or model, flags=flags)
 
-    def semi(self, supervised: Setting, *, epoch: int, method: str | None = None) -> Setting:
+    def semi_setting(self, supervised: Setting, method: str | None) -> Setting:
         """The semi-supervised form of a setting: from its networks or, by a ``method``, new ones from their masks."""
         rate = supervised.flags[supervised.flags.index("--lr") :] if "--lr" in supervised.flags else []
-        flags = [*self.shared.flags, "--epoch", str(epoch), *rate]
+        flags = [*self.shared.flags, "--epoch", str(self.semi_epoch), *rate]
         if method:
-            flags = [*supervised.flags, "--epoch", str(epoch), "--method", method]
+            flags = [*supervised.flags, "--method", method]
         name = SEMI + supervised.name + (f"_{method}" if method else "")
         return replace(supervised, name=name, flags=flags, teacher=supervised.name, new_network=bool(method))
 
 
+def check(protocol: Protocol) -> None:
+    """Raise InputError for what the trainers would refuse, before the first of many trainings."""
+    for model in protocol.models:
+        supervised, *semi = protocol.settings(model, lr=None)
+        new = ["--save_folder", protocol.shared.out / model / "run", "--seed", 0]
+        supervised_train.parse(words([*supervised.flags, *new]))
+        for setting in semi:
+            method = [] if setting.new_network else ["--method", "teacher"]
+            semi_supervised_train.parse(words([*supervised.flags, *setting.flags, *method, *new]))
+            list_slices(setting.semi_img_path)
+
+
 def trained(setting: Setting, work: Sequence[tuple[int, int]]) -> list[Path]:
     """Train a setting as far as it is not done. Returns its runs, which have no ``last.pth``."""
-    print(f"\n{'network':<11} {setting.name}: {' '.join(setting.flags)}")
+    print(f"\n{'network':<11} {setting.name}: {described(setting)}")
     setting.record()
     run_folds(setting, work)
     runs = [setting.folder(*job) / "run" for job in work]
@@ -57,15 +83,21 @@ def trained(setting: Setting, work: Sequence[tuple[int, int]]) -> list[Path]:
     return runs
 
 
+def described(setting: Setting) -> str:
+    """The flags of a setting, and where it starts from."""
+    source = [f"masks of {setting.teacher}" if setting.new_network else f"from {setting.teacher}"]
+    return " ".join([*(source if setting.teacher else []), *setting.flags])
+
+
 def chosen_rate(protocol: Protocol, model: str) -> str | None:
     """The learning rate with the best Dice on some training slices, of a short training with each; None: the default.
 
     These are the first fold or, without folds, a quarter of the training slices, never test slices.
     """
-    if not protocol.sweep:
-        return None
+    if len(protocol.rates) < 2:
+        return protocol.rates[0] if protocol.rates else None
     dice = {}
-    for lr in protocol.sweep:
+    for lr in protocol.rates:
         setting = protocol.setting(model, lr=lr, name=f"{model}_lr{lr}", epoch=protocol.sweep_epoch)
         setting = replace(setting, parts=protocol.sweep_parts)
         setting.record()
@@ -85,7 +117,10 @@ def remove(runs: Sequence[Path], *names: str) -> None:
             (run / name).unlink(missing_ok=True)
 
 
-def in_order(models: Sequence[str]) -> list[str]:
-    """CARes-UNet first, with which the others are compared, then as given; by default, all."""
-    names = list(models or MODELS)
-    return sorted(names, key=lambda name: name != "cares_unet")
+def in_order(models: Sequence[str] | None) -> list[str]:
+    """CARes-UNet first, with which the others are compared, then as given, each once; by default, all."""
+    return sorted(dict.fromkeys(models or MODELS), key=lambda name: name != "cares_unet")
+
+
+def takes_width(model: str) -> bool:
+    return "base_channels" in options_of(model)

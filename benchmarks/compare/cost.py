@@ -14,8 +14,10 @@ from utils.training.log import read_log
 
 
 class Cost(NamedTuple):
-    """Of one network at the size of its slices; memory in GB, None where it can't be measured."""
+    """Of one network; operations, time and memory (GB, None where it can't be measured) of a slice of ``size``."""
 
+    rate: float
+    size: int
     parameters: int
     gflop: float
     training_minutes: float
@@ -37,7 +39,8 @@ def costs(runs: Mapping[str, Sequence[Path]], *, rounds: int = 7) -> dict[str, C
         minutes = [sum(row["seconds"] for row in read_log(run / "log.csv")) / 60 for run in runs[name]]
         memory = peak_memory(forward, path, device=torch.device("cpu"))
         seconds = timings[name].median
-        found[name] = Cost(parameters, flop / 1e9, sum(minutes) / len(minutes), 1000 * seconds, memory)
+        rate = content["run"]["options"]["lr"]
+        found[name] = Cost(rate, size, parameters, flop / 1e9, sum(minutes) / len(minutes), 1000 * seconds, memory)
     return found
 
 

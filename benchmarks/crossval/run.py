@@ -115,7 +115,10 @@ def train(setting: Setting, seed: int, fold: int) -> None:
             fake_labels_generator.label(*fake_labels_generator.parse(words(paths, setting.label_flags)))
             flags += ["--semi_img_path", setting.semi_img_path, "--semi_msk_path", masks]
             flags += [] if setting.new_network else ["--pretrained_model", own]
-    script.train(*script.parse(words(flags)), setting.training_pairs(fold))
+    try:
+        script.train(*script.parse(words(flags)), setting.training_pairs(fold))
+    except Stopped as stop:
+        raise Stopped(f"{folder_of_run}; repeat this command to continue", stop.number) from stop
 
 
 def evaluate(setting: Setting, seed: int, fold: int) -> None:

@@ -1,5 +1,6 @@
 """A setting that is cross-validated: its folders, and the record of what must not change."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import InputError
-from data.folders import Pair
+from data.folders import Pair, list_slices
 from utils.checkpoint import read_checkpoint
 
 TABLE = "scores.csv"  # of a fold; written last
@@ -59,15 +60,28 @@ class Setting:
             "masks": str(self.train_msk_path.resolve()),
             "unlabeled": str(self.semi_img_path.resolve()) if self.teacher else None,
             **{name: value for name in ("labeled", "ensemble") if (value := getattr(self, name))},
+            "contents": self._contents(),
         }
         path = self.out / self.name / "setting.json"
         kept = [*path.parent.glob("seed_*/run/last.pth"), *path.parent.glob(f"seed_*/{TABLE}")]
-        if kept and path.exists() and (before := json.loads(path.read_text(encoding="utf-8"))) != now:
+        before = json.loads(path.read_text(encoding="utf-8")) if kept and path.exists() else now
+        before = {"contents": now["contents"], **before}  # those of earlier versions have none
+        if before != now:
             changed = [key for key in now.keys() | before.keys() if before.get(key) != now.get(key)]
-            listed = ", ".join(f"other {key}" if key == "folds" else f"{key} {before.get(key)!r}" for key in changed)
+            long = {"folds": "other folds", "contents": "other contents of slices or masks"}
+            listed = ", ".join(long.get(key, f"{key} {before.get(key)!r}") for key in changed)
             raise InputError(f"{path.parent}: was started with {listed}; give this setting another name or --out")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+
+    def _contents(self) -> str:
+        """Equal for equal files of slices and masks only."""
+        digest = hashlib.blake2b(digest_size=16)
+        unlabeled = list_slices(self.semi_img_path) if self.teacher else []
+        labeled = {path for part in [self.pairs, *self.parts] for pair in part for path in pair}
+        for path in [*sorted(labeled), *unlabeled]:
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
 
     def training_pairs(self, fold: int) -> list[Pair]:
         """The pairs to train on without a fold; of ``labeled`` of them, always the same."""

@@ -2,9 +2,12 @@
 
 import csv
 import json
+import shutil
 
+import numpy as np
 import pytest
 from helpers import call_here, refused
+from PIL import Image
 
 from benchmarks.compare.published import NETWORKS, TABLES
 from models import MODELS
@@ -48,7 +51,7 @@ def test_the_tables_and_pictures(phantom, call, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("best.pth")} == trained
 
 
-def test_folds_and_seeds(phantom, tmp_path):
+def test_folds_and_seeds(phantom, tmp_path, monkeypatch):
     options = [
         "--data_root",
         phantom,
@@ -63,6 +66,12 @@ def test_folds_and_seeds(phantom, tmp_path):
         "--seeds",
         2,
     ]
+    drawn = []
+
+    def draw(results, models, cases, **_):
+        drawn.append({f"{model.name}: {row['image']}": row["dice"] for model in models for row in model.rows})
+
+    monkeypatch.setattr("benchmarks.compare.results.draw_scores", draw)
     code, _, error = compare(*options, "--alike", 1, "--out", tmp_path / "out", *FLAGS)
     assert code == 0, error
     rows = list(csv.DictReader((tmp_path / "out" / "comparison" / "scores.csv").open()))
@@ -73,8 +82,13 @@ def test_folds_and_seeds(phantom, tmp_path):
         for seed in (0, 1)
     ]
     assert of_seeds[0] != of_seeds[1]
+    of_slices = {name: (of_seeds[0][name] + of_seeds[1][name]) / 2 for name in of_seeds[0]}
+    means = [sum(each.values()) / 10 for each in of_seeds]
+    table = (tmp_path / "out" / "comparison" / "table.md").read_text()
+    assert f"| {means[0]:.3f}, {means[1]:.3f} (sd " in table and "unet is first" in table
+    assert drawn == [{f"unet, seed 0: {name}": dice for name, dice in of_seeds[0].items()}]
     for row in rows:
-        assert float(row["dice"]) == pytest.approx((of_seeds[0][row["image"]] + of_seeds[1][row["image"]]) / 2)
+        assert float(row["dice"]) == pytest.approx(of_slices[row["image"]])
 
 
 def scores_of(folder, seed, fold):
@@ -91,4 +105,46 @@ def test_wrong_options(phantom, tmp_path):
 
 def test_the_paper_has_no_network_that_is_missing_here():
     assert set(NETWORKS) <= set(MODELS)
-    assert {name.removeprefix("semi_") for table in TABLES.values() for name in table} <= set(MODELS)
+    named = {name.removeprefix("semi_").removesuffix("_pseudo_first") for table in TABLES.values() for name in table}
+    assert named <= set(MODELS)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--models", "fcn", "--widths", "fcn=8", *FLAGS], "--widths fcn=8: fcn has one width"),
+        (["--sweep", "5e-3", "x", *FLAGS], "--sweep x"),
+        (["--models", "cares_unet", "unet", *FLAGS, "--block", "plain"], "--block plain: --model unet"),
+        (["--models", "inf_net", *FLAGS, "--loss", "ce"], "--loss ce: --model inf_net"),
+        (["--models", "unet", "--semi", *FLAGS], "Unlabeled"),
+        (["--models", "inf_net", "--semi", "--epoch", 1, *FLAGS], "learns no labeled slice"),
+    ],
+)
+def test_what_a_later_training_would_refuse_is_refused_at_once(phantom, tmp_path, options, named, monkeypatch):
+    monkeypatch.setattr("benchmarks.compare.candidates.run_folds", None)
+    data = tmp_path / "data"
+    data.mkdir()
+    for folder in ("Train-Image", "Train-Mask", "Test-Image", "Test-Mask"):
+        (data / folder).symlink_to(phantom / folder)
+    if named != "Unlabeled":
+        (data / "Unlabeled").symlink_to(phantom / "Test-Image")
+    arguments = ["--data_root", data, "--out", tmp_path / "out", *options]
+    refused(call_here, "benchmarks.compare.__main__", *arguments, names=[named], kept=tmp_path)
+
+
+def test_without_true_masks_folds_are_advised(phantom, tmp_path):
+    for folder in ("Train-Image", "Train-Mask", "Test-Image"):
+        (tmp_path / folder).symlink_to(phantom / folder)
+    arguments = ["--data_root", tmp_path, "--out", tmp_path / "out", "--models", "unet", *FLAGS]
+    refused(call_here, "benchmarks.compare.__main__", *arguments, names=["Test-Mask: no", "--folds"], kept=tmp_path)
+
+
+def test_other_slices_of_the_same_names_are_no_old_results(phantom, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(phantom, data)
+    arguments = ["--data_root", data, "--models", "unet", "--widths", "unet=2", "--epoch", 1, "--out", tmp_path / "out"]
+    assert compare(*arguments, *FLAGS)[0] == 0
+    mask = next((data / "Test-Mask").iterdir())
+    Image.fromarray(255 - np.asarray(Image.open(mask))).save(mask)
+    code, _, error = compare(*arguments, *FLAGS)
+    assert code == 2 and "was started with other contents of slices or masks" in error

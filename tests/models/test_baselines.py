@@ -120,6 +120,23 @@ def test_weights_for_an_encoder(phantom, call, tmp_path):
     assert code == 0 and "encoder" in printed, error
 
 
+def test_another_network_is_refused_by_name_before_its_options(phantom, call, tmp_path):
+    flags = ["--data_root", phantom, "--model", "unet", "--base_channels", 2, "--image_size", 32, "--epoch", 1]
+    assert call("supervised_train", *flags, "--save_folder", tmp_path / "run", "--device", "cpu")[0] == 0
+    best = tmp_path / "run" / "best.pth"
+    for name in ("fpn_efficientnet_b1", "inf_net"):
+        other = ["--data_root", phantom, "--model", name, "--save_folder", tmp_path / "other"]
+        names = [f"--model {name}: the network in", "is unet"]
+        refused(call, "supervised_train", *other, "--pretrained_model", best, names=names, kept=tmp_path)
+        again = ["--resume", best.with_name("last.pth"), "--model", name, "--epoch", 2]
+        refused(call, "supervised_train", *again, names=names, kept=tmp_path)
+    weights = ["--resume", best.with_name("last.pth"), "--encoder_weights", tmp_path / "none.pth", "--epoch", 2]
+    refused(call, "supervised_train", *weights, names=["--encoder_weights", "is trained already"], kept=tmp_path)
+    absent = ["--data_root", phantom, "--model", "fcn", "--encoder_weights", tmp_path / "none.pth"]
+    named = ["--encoder_weights", "none.pth: can't be opened"]
+    refused(call, "supervised_train", *absent, "--save_folder", tmp_path / "other", names=named, kept=tmp_path)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "encoder"),
@@ -134,13 +151,16 @@ def test_weights_for_an_encoder(phantom, call, tmp_path):
 def test_weights_of_timm_for_an_encoder(name, encoder, tmp_path):
     import timm
 
-    from utils.training.encoder import weights_for
+    from utils.training.encoder import load_encoder, weights_for
 
     given = timm.create_model(encoder, pretrained=False).state_dict()
     torch.save(given, tmp_path / "timm.pth")
     model = build_model(name)
+    load_encoder(model, tmp_path / "timm.pth")
     found = weights_for(model, tmp_path / "timm.pth")
     assert set(found) == set(model.encoder.state_dict())
+    loaded = model.encoder.state_dict()
+    assert all(torch.equal(loaded[name], weight) for name, weight in found.items())
     last = list(found)[-2]
     assert any(torch.equal(found[last], weight) for weight in given.values())
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from data.errors import InputError
 from utils.cli.parser import Parser, add_options, settings
 from utils.config import OF_THE_MACHINE, TrainingConfig, overrides
 from utils.device import choose_device, choose_precision
@@ -128,6 +129,10 @@ def parse_training_options(
 
     if args.lr_schedule is None and any(getattr(args, name) is not None for name in DEPENDENT[1:]):
         args.lr_schedule = "step"
+    if start and args.model != (known := start.network["model"]):
+        raise InputError(f"--model {args.model}: the network in {start.path} is {known}; leave it out")
+    if given.resume and given.encoder_weights:
+        raise InputError(f"--encoder_weights: the network in {given.resume} is trained already; leave it out")
     config = settings(args, TrainingConfig).validate()
     check_start(config, start)
     choose_precision(config.amp, choose_device(config.device))  # fails before any slice is read

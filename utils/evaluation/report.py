@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from data.errors import printable
 from utils.evaluation.cases import Model
@@ -20,8 +21,9 @@ EMPTY_RULE_IN_WORDS = {
 
 def report_scores(
     results: ResultFolder, models: Sequence[Model], *, threshold: float, empty: str, table: str | None
-) -> None:
-    """Print the tables of both protocols and of the burden, and write them to ``summary.json`` and ``table.*``."""
+) -> dict[str, Any]:
+    """Print the tables of both protocols and of the burden, and write them to ``summary.json``, which is returned, and
+    ``table.*``."""
     rows = models[0].rows
     burden = {
         model.name: {name: summarise([row[name] for row in model.rows]) for name in rows[0] if "share" in name}
@@ -36,10 +38,10 @@ def report_scores(
         print(f"{'burden':<11} {model.name}: {shares}; mean (std)")
     if "dice" not in rows[0]:
         print(f"{'scores':<11} none: no truth was given")
-        results.write_summary(
-            {"images": len(rows), "models": {name: {"burden": found} for name, found in burden.items()}}
-        )
-        return
+        summary: dict[str, Any] = {"images": len(rows)}
+        summary["models"] = {name: {"burden": found} for name, found in burden.items()}
+        results.write_summary(summary)
+        return summary
 
     touched = sum(row["empty_rule"] for row in rows)
     protocols = {
@@ -70,6 +72,7 @@ def report_scores(
         path = results.folder / {"markdown": "table.md", "latex": "table.tex"}[table]
         path.write_text("\n\n".join(publication) + "\n", encoding="utf-8")
         print(f"\n{path.read_text(encoding='utf-8')}\n{'table':<11} {path}")
+    return summary
 
 
 def report_scans(results: ResultFolder) -> None:

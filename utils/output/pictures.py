@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from data.errors import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+UPRIGHT = 5  # names below a box plot
 OVERLAY = (1.0, 0.25, 0.1)  # red-orange: stands out from gray, and from black to a colour-blind eye
 # Figure 3 of the paper; black is left for the true negatives.
 ERROR_COLOURS = {"true positive": (1.0, 1.0, 1.0), "false positive": (1.0, 0.0, 0.0), "false negative": (0.0, 0.0, 1.0)}
@@ -82,7 +83,10 @@ def draw_boxplot(path: Path, values: Mapping[str, Sequence[float]], label: str) 
     spread = np.random.default_rng(0)
     for place, some in zip(places, kept, strict=True):
         axis.plot(place + spread.uniform(-0.15, 0.15, len(some)), some, ".", color="tab:blue", alpha=0.4)
-    axis.set_xticks(places, map(_text, values))
+    slanted: dict[str, Any] = (
+        {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if len(values) > UPRIGHT else {}
+    )
+    axis.set_xticks(places, map(_text, values), **slanted)
     axis.set_ylabel(label)
     axis.set_ylim(-0.02, 1.02)
     axis.grid(axis="y", alpha=0.3)

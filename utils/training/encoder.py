@@ -12,7 +12,7 @@ from utils.checkpoint import read_state_dict
 def load_encoder(model: nn.Module, path: Path) -> None:
     """Load a state dict, such as one of torchvision or timm, into the encoder of a network (``weights_for``)."""
     weights = weights_for(model, path)
-    model.encoder.load_state_dict(weights, strict=False)  # type: ignore[union-attr]
+    nn.Module.load_state_dict(model.encoder, weights, strict=False)  # type: ignore[arg-type]  # smp's own rename some
     print(f"{'encoder':<11} {len(weights)} weights from {path}")
 
 
@@ -28,7 +28,10 @@ def weights_for(model: nn.Module, path: Path) -> dict[str, Tensor]:
         raise InputError(f"--encoder_weights {path}: --model {name} has no encoder of a library; leave it out")
     wanted = encoder.state_dict()
     names = {key: key.removeprefix("model.").replace(".", "_") for key in wanted}
-    given = {key.replace(".", "_"): weight for key, weight in read_state_dict(path).items()}
+    try:
+        given = {key.replace(".", "_"): weight for key, weight in read_state_dict(path).items()}
+    except InputError as error:
+        raise InputError(f"--encoder_weights {error}") from error
     prefix = _prefix(given, next(iter(names.values())))
     places = {key: prefix + name for key, name in names.items() if prefix + name in given}
     found = {key: _fitted(given[place], wanted[key]) for key, place in places.items()}
