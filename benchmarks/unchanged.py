@@ -111,7 +111,7 @@ def git(*words: object) -> None:
 def results(folder: Path) -> Iterator[Path]:
     """The files that must agree; pictures and TensorBoard events depend on times and fonts."""
     for path in folder.rglob("*"):
-        pictures = {"figures", "curves.png", "validation.png", "training.png"}
+        pictures = {"figures", "curves.png", "validation.png", "training.png", "labels_at_start.png", "labels.png"}
         if path.is_file() and not pictures & set(path.parts) and not path.name.startswith("events."):
             yield path
 

@@ -156,9 +156,9 @@ def test_slices_are_drawn_by_their_pseudo_labeled_lesions(chain, tmp_path, call,
 def test_the_last_epochs_are_for_labeled_slices(chain, tmp_path, call, monkeypatch):
     shares, step = [], Training.step
 
-    def spy(training, images, masks, labeled):
+    def spy(training, images, masks, labeled, *more):
         shares.append(labeled.mean().item())
-        return step(training, images, masks, labeled)
+        return step(training, images, masks, labeled, *more)
 
     monkeypatch.setattr(Training, "step", spy)
     flags = ["--epoch", 4, "--labeled_finish", 0.25, "--save_folder", tmp_path / "run"]

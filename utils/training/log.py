@@ -1,27 +1,19 @@
-"""The log of a run: log.csv, TensorBoard events, curves and pictures."""
+"""The log of a run: log.csv and TensorBoard events."""
 
 import csv
 import io
 from pathlib import Path
 from types import TracebackType
 
-import numpy as np
-import torch
-from PIL import Image
 from tqdm import tqdm
 
-from data.datasets import LesionSlices
 from data.errors import InputError, reason_of
 from data.io.whole import write_whole
-from data.labels import IGNORE
-from utils.evaluation.metrics import scores
-from utils.inference.predictor import Predictor
 from utils.output.folder import append_row
-from utils.output.pictures import Panel, draw_curves, draw_sheet
 
 
 class RunLog:
-    """The log of a run in its folder: one row per epoch in ``log.csv`` and in the events, pictures on request.
+    """The log of a run in its folder: one row per epoch in ``log.csv`` and in the events.
 
     A resumed run keeps the rows of the first ``epochs_done`` epochs and removes those that a killed run wrote after
     them; without an earlier log, it starts a new one. Raises InputError if an earlier log is damaged.
@@ -53,27 +45,6 @@ class RunLog:
             line += f"  pseudo-labeled {row['kept_share']:.1%} of the pixels"
             line += f" with Dice {row['label_dice']:.3f}" if "label_dice" in row else ""
         tqdm.write(line)
-
-    def draw(self, name: str, slices: LesionSlices, predictor: Predictor) -> None:
-        """Write ``curves.png`` and ``<name>.png``: six of the slices, their true masks and predictions."""
-        draw_curves(self.rows, self.folder / "curves.png", labeled_from=self.labeled_from)
-        chosen = np.linspace(0, len(slices) - 1, min(len(slices), 6)).round().astype(int)
-        columns = []
-        for index in chosen:
-            image, mask = slices.original(index)
-            found = predictor.predict(image)
-            dice = scores(torch.from_numpy(found.mask), torch.from_numpy(mask.copy()))["dice"]
-            columns.append(
-                [
-                    Panel(image / 255, None, slices.files[index][0].stem),
-                    Panel(image / 255, np.where(mask == IGNORE, 0, mask), "truth"),
-                    Panel(image / 255, found.mask, f"prediction, Dice {dice:.2f}"),
-                ]
-            )
-        path = self.folder / f"{name}.png"
-        draw_sheet(path, list(zip(*columns, strict=True)))
-        drawn = np.asarray(Image.open(path).convert("RGB"))
-        self.events.add_image(name, drawn, self.rows[-1]["epoch"], dataformats="HWC")
 
     def __enter__(self) -> "RunLog":
         return self

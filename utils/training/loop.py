@@ -23,6 +23,7 @@ from utils.output.folder import lock_folder, prepare_folder
 from utils.training.data import loader_options
 from utils.training.log import RunLog
 from utils.training.methods import Supervised
+from utils.training.pictures import Pictures
 from utils.training.saving import RunCheckpoints
 from utils.training.start import Start, check_slices, check_start, initial_model
 from utils.training.state import Training
@@ -30,7 +31,6 @@ from utils.training.stopping import StopRequest
 
 STATE_ERRORS = (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError)
 READ_LOSS_EVERY = 1  # seconds; reading a loss makes the host wait for the GPU
-DRAW_EVERY = 30  # seconds; drawing takes about one, more than an epoch of a small network
 
 
 def fit(
@@ -76,10 +76,11 @@ def fit(
     print(f"training    {_describe(training, config)}")
     print(f"run         epochs {done + 1} to {config.epoch} of {len(batches)} steps; if interrupted: --resume {last}")
 
-    shown = ("training", method.labeled) if validation is None else ("validation", validation)
     amp, device = training.precision, str(training.device)
     predictor = Predictor((training.average, preprocessing), device=device, amp=amp, tta=False)
-    drawn_at = time.monotonic()
+    pictures = Pictures(log, predictor, method.labeled, validation, method.relabeled)
+    if not done:
+        pictures.begin()
     bar = tqdm(total=config.epoch * len(batches), initial=done * len(batches), unit="step", disable=None)
     with lock, bar, log, StopRequest() as stop:
         for epoch in range(done + 1, config.epoch + 1):
@@ -97,9 +98,7 @@ def fit(
             is_best = validation is None or row["val_dice"] > best
             best = row.get("val_dice", best) if is_best else best
             log.add(row, is_best=is_best)
-            if time.monotonic() - drawn_at > DRAW_EVERY or epoch == config.epoch:
-                log.draw(*shown, predictor)
-                drawn_at = time.monotonic()
+            pictures.update(now=epoch == config.epoch)
             # Without validation every epoch is the best so far, and writing each could take longer than training it.
             end = bool(stop.signal) or epoch == config.epoch
             checkpoints.save(epoch, best, is_best=is_best, can_wait=validation is None, now=end)

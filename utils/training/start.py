@@ -17,7 +17,7 @@ from utils.output.folder import holds_something
 from utils.training.encoder import load_encoder, weights_for
 
 # What a run writes before its first last.pth.
-FIRST = {"log.csv", "curves.png", "training.png", "validation.png", "best.pth"}
+FIRST = {"log.csv", "curves.png", "training.png", "validation.png", "labels_at_start.png", "labels.png", "best.pth"}
 
 
 @dataclass

@@ -99,8 +99,12 @@ def test_an_added_augmentation_runs_at_every_step(phantom, config, monkeypatch, 
     slices = 2 * 2 * len(method.batches)  # epochs, slices of a batch
     views = len(method.batches) if name in ("two_views", "unimatch", "complementary") else 0
     assert sum(moved) == slices and sum(varied) == slices + views
+    relabels = name not in ("supervised", *KEEP_MASKS)
+    pictures = [config.save_folder / picture for picture in ("labels_at_start.png", "labels.png")]
+    assert [picture.exists() for picture in pictures] == [relabels] * 2
+    assert not relabels or pictures[0].read_bytes() != pictures[1].read_bytes()
     rows = list(csv.DictReader((config.save_folder / "log.csv").open()))
-    assert len(rows) == 2 and ("kept_share" in rows[0]) == (name not in ("supervised", *KEEP_MASKS))
+    assert len(rows) == 2 and ("kept_share" in rows[0]) == relabels
 
 
 def test_methods_that_change_features_need_a_network_that_lets_them(phantom, config):

@@ -30,6 +30,7 @@ class Supervised:
     """Learn the labeled slices, in random order."""
 
     best_restarts_at: int | None = None  # epoch at which the search for the best one restarts
+    relabeled: LesionSlices | None = None  # slices that the averaged weights label at every step
 
     def __init__(self, config: TrainingConfig, labeled: LesionSlices) -> None:
         self.config, self.labeled = config, labeled

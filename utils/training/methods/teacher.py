@@ -36,6 +36,7 @@ class MeanTeacher(PseudoLabels):
         if self.needs_features and not perturbs(config.model):
             raise InputError(f"--method {config.method}: --model {config.model} lacks what it needs; use cares_unet")
         super().__init__(config, labeled, pseudo)
+        self.relabeled = self.pseudo
         self._counts: list[Tensor] = []  # of each step: pixels, kept, lesion in both, lesion in labels, lesion in truth
 
     def _load(self) -> DataLoader:
