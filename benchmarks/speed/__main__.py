@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks.speed.carafe import measure_carafe
 from benchmarks.speed.estimate import estimate_minutes, time_forward
 from benchmarks.speed.machine import describe_machine
+from benchmarks.speed.methods import measure_methods
 from benchmarks.speed.network import (
     measure_context,
     measure_inference,
@@ -27,6 +28,7 @@ PARTS = {
     "inference": measure_inference,
     "optimizer": measure_optimizer,
     "training": measure_training,
+    "methods": measure_methods,
     "loading": measure_loading,
     "test": measure_test,
     "context": measure_context,

@@ -4,6 +4,7 @@ from benchmarks.measure import interleaved
 from benchmarks.speed.network import build_inference, inference_batch
 from benchmarks.speed.setting import Setting
 from benchmarks.speed.slices import SLICES
+from utils.training.methods import SEMI_SUPERVISED
 
 START = 3.5  # seconds for a new process to import torch
 DRAWING = 45  # seconds for the phantom slices
@@ -23,11 +24,12 @@ def estimate_minutes(setting: Setting, forward: float) -> float:
         "carafe": (8 * setting.rounds + 11, 10 * START),
         "inference": (4 * setting.rounds + 8, 2 * START),
         "training": (9 * slice_steps, 4 * START),
+        "methods": (4 * len(SEMI_SUPERVISED) * slice_steps, DRAWING + len(SEMI_SUPERVISED) * START),
         "optimizer": (2 * setting.rounds + 3, 0),
         "loading": (0, DRAWING + setting.rounds),
         "test": ((setting.rounds + 1) // 2 * 2 * SLICES, DRAWING + (setting.rounds + 1) * START),
         "context": (2 * slice_steps, 2 * START),
     }
     seconds = sum(costs[part][0] * forward + costs[part][1] for part in setting.parts)
-    drawn_once = DRAWING * ({"loading", "test"} <= set(setting.parts))
-    return (seconds - drawn_once) / 60
+    drawn = DRAWING * max(0, len({"methods", "loading", "test"} & set(setting.parts)) - 1)  # too often: they share them
+    return (seconds - drawn) / 60

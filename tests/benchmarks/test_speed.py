@@ -3,6 +3,7 @@
 import argparse
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from benchmarks.speed.estimate import estimate_minutes
 from models import build_model
 from models.upsampling import CARAFE
 from utils.training.losses import ce_dice
+from utils.training.methods import SEMI_SUPERVISED
 from utils.training.ranger import Ranger
 from utils.training.state import Training
 
@@ -116,6 +118,16 @@ def test_a_part_alone(call, tmp_path):
     assert [row["work"] for row in result["rows"]] == ["optimizer step, Ranger"]
     assert out.index("about 1 min") < out.index("optimizer step")
     assert all(capability in place for place in (out, result["machine"], table))
+
+
+def test_the_methods(call, tmp_path, phantom, monkeypatch):
+    monkeypatch.setattr("benchmarks.speed.methods.phantom_slices", lambda: SimpleNamespace(name=str(phantom)))
+    monkeypatch.setattr("benchmarks.speed.methods.peak_memory", lambda *given, **named: given[0](*given[1:])() or 1.0)
+    code, _, err = call("benchmarks.speed.__main__", "--parts", "methods", *TINY, tmp_path)
+    assert code == 0, err
+    rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
+    assert [row["work"].rpartition(" ")[2] for row in rows] == list(SEMI_SUPERVISED)
+    assert all(row["ours_s"] > 0 and row["reference_s"] == rows[0]["reference_s"] for row in rows)
 
 
 def test_an_estimate_grows_with_what_is_asked_for():
