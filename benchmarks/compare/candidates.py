@@ -12,7 +12,9 @@ from benchmarks.crossval.run import run_folds, words
 from benchmarks.crossval.setting import Setting
 from data.folders import Pair, list_slices
 from models import MODELS, options_of
+from utils.output.console import warn
 
+LEARNED = 0.2  # Dice of a network that has begun to find lesion
 SEMI, PSEUDO_FIRST = "semi_", "pseudo_first"
 
 
@@ -107,6 +109,8 @@ def chosen_rate(protocol: Protocol, model: str) -> str | None:
     best = max(dice, key=lambda lr: dice[lr])
     tried = ", ".join(f"{lr}: {value:.3f}" for lr, value in dice.items())
     print(f"{'rate':<11} {model}: {best} ({tried} on held-out slices after {protocol.sweep_epoch} epochs)")
+    if dice[best] < LEARNED:
+        warn(f"{model} has learned too little for a choice between learning rates; raise --sweep_epoch")
     return best
 
 
