@@ -31,7 +31,7 @@ def test_the_tables_and_pictures(phantom, call, tmp_path):
     assert [row["model"] for row in rows[::4]] == names  # 4 test slices each
     table = (out / "comparison" / "table.md").read_text()
     assert table.count("| cares_unet ") == 3 and "| 0.731 " in table and "| 0.639 " in table
-    assert "unet has learned too little for a choice" in error
+    assert "unet has learned too little for a choice" in printed
     assert "on held-out slices after 1 epochs" in printed and "unet against cares_unet: Dice" in printed
     for picture in ("figures/dice.png", "figures/worst_and_best.png", "overlay/page_001.png"):
         assert (out / "comparison" / picture).exists()
