@@ -133,6 +133,12 @@ def test_what_a_later_training_would_refuse_is_refused_at_once(phantom, tmp_path
     refused(call_here, "benchmarks.compare.__main__", *arguments, names=[named], kept=tmp_path)
 
 
+def test_a_sweep_needs_slices_that_can_be_held_out(phantom, tmp_path):
+    arguments = ["--data_root", phantom, "--out", tmp_path / "out", "--models", "unet", "--sweep", "5e-3", "1e-3"]
+    named = ["--sweep: most training slices look alike", "--alike"]
+    refused(call_here, "benchmarks.compare.__main__", *arguments, "--alike", 0, *FLAGS, names=named, kept=tmp_path)
+
+
 def test_without_true_masks_folds_are_advised(phantom, tmp_path):
     for folder in ("Train-Image", "Train-Mask", "Test-Image"):
         (tmp_path / folder).symlink_to(phantom / folder)
