@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from tabulate import tabulate
 
-from benchmarks.compare.candidates import Protocol, described
+from benchmarks.compare.candidates import SEMI, Protocol, described
 from benchmarks.compare.cost import Cost
 from benchmarks.compare.published import OVER_THRESHOLDS, SETS, TABLES
 from benchmarks.crossval.setting import Setting
@@ -132,8 +132,10 @@ def ranking(protocol: Protocol, found: Sequence[Scored], comparisons: Sequence[d
             low, high = test["ci95"]
             line += [f"{test['difference']:+.3f} [{low:+.3f}, {high:+.3f}]", f"{test['wilcoxon_p']:.2g}"]
         lines.append(line)
-    best = max(found, key=lambda one: fmean(one.seeds)).mean.name
-    notes = [f"{reference} is {'' if best == reference else 'not '}first: {best} has the highest mean Dice."]
+    supervised = [each for each in found if not each.mean.name.startswith(SEMI)]
+    names = [each.mean.name for each in sorted(supervised, key=lambda one: -fmean(one.seeds))]
+    behind = f", behind {', '.join(names[: names.index(reference)])}" if names[0] != reference else ""
+    notes = [f"Of {len(names)} supervised networks, {reference} is number {names.index(reference) + 1}{behind}."]
     notes += [f"Masks at {THRESHOLD:g}; threshold mean: the mean over 256 thresholds."]
     notes += ["Interval and p (Wilcoxon) are over slices and cover no scatter between trainings; compare some --seeds."]
     if number:

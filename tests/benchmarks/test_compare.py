@@ -33,6 +33,9 @@ def test_the_tables_and_pictures(phantom, call, tmp_path):
     assert table.count("| cares_unet ") == 3 and "| 0.731 " in table and "| 0.639 " in table
     assert "unet has learned too little for a choice" in printed
     assert "on held-out slices after 1 epochs" in printed and "unet against cares_unet: Dice" in printed
+    dice = {name: np.mean([float(row["dice"]) for row in rows if row["model"] == name]) for name in names}
+    place = "1." if dice["cares_unet"] >= dice["unet"] else "2, behind unet."
+    assert f"Of 2 supervised networks, cares_unet is number {place}" in table
     for picture in ("figures/dice.png", "figures/worst_and_best.png", "overlay/page_001.png"):
         assert (out / "comparison" / picture).exists()
     cost = json.loads((out / "cost.json").read_text())
@@ -86,7 +89,7 @@ def test_folds_and_seeds(phantom, tmp_path, monkeypatch):
     of_slices = {name: (of_seeds[0][name] + of_seeds[1][name]) / 2 for name in of_seeds[0]}
     means = [sum(each.values()) / 10 for each in of_seeds]
     table = (tmp_path / "out" / "comparison" / "table.md").read_text()
-    assert f"| {means[0]:.3f}, {means[1]:.3f} (sd " in table and "unet is first" in table
+    assert f"| {means[0]:.3f}, {means[1]:.3f} (sd " in table and "Of 1 supervised networks, unet is number 1." in table
     assert drawn == [{f"unet, seed 0: {name}": dice for name, dice in of_seeds[0].items()}]
     for row in rows:
         assert float(row["dice"]) == pytest.approx(of_slices[row["image"]])

@@ -41,7 +41,7 @@ def draw_scores(
     figures = results.folder / "figures"
     figures.mkdir(exist_ok=True)
     dice = {model.name: [row["dice"] for row in model.rows] for model in models}
-    draw_boxplot(figures / "dice.png", dice, "Dice of each slice (line: median, dashed: mean)")
+    draw_boxplot(figures / "dice.png", dice, "Dice of each slice\n(line: median, dashed: mean)")
     half = min(EXTREME_CASES, (len(cases) + 1) // 2)
     worst = by_dice[:half]
     # Among the best cases, those with a lesion show more than rightly empty masks.

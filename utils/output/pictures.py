@@ -75,7 +75,8 @@ def draw_sheet(
 
 def draw_boxplot(path: Path, values: Mapping[str, Sequence[float]], label: str) -> None:
     """Draw a box and all its points for each name; NaN is left out. The dashed line is the mean."""
-    figure = _figure(2.5 + 1.3 * len(values), 4)
+    many = len(values) > UPRIGHT
+    figure = _figure(2.5 + (0.7 if many else 1.3) * len(values), 5 if many else 4)
     axis = figure.subplots()
     kept = [[value for value in some if not math.isnan(value)] for some in values.values()]
     places = range(1, len(values) + 1)
@@ -83,9 +84,7 @@ def draw_boxplot(path: Path, values: Mapping[str, Sequence[float]], label: str) 
     spread = np.random.default_rng(0)
     for place, some in zip(places, kept, strict=True):
         axis.plot(place + spread.uniform(-0.15, 0.15, len(some)), some, ".", color="tab:blue", alpha=0.4)
-    slanted: dict[str, Any] = (
-        {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if len(values) > UPRIGHT else {}
-    )
+    slanted: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if many else {}
     axis.set_xticks(places, map(_text, values), **slanted)
     axis.set_ylabel(label)
     axis.set_ylim(-0.02, 1.02)
