@@ -19,10 +19,10 @@ class RunLog:
     them; without an earlier log, it starts a new one. Raises InputError if an earlier log is damaged.
     """
 
-    def __init__(self, folder: Path, *, epochs_done: int, labeled_from: int | None = None) -> None:
+    def __init__(self, folder: Path, *, epochs_done: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import; only training writes events
 
-        self.folder, self.labeled_from = folder, labeled_from
+        self.folder = folder
         log = folder / "log.csv"
         self.rows = [row for row in read_log(log) if row["epoch"] <= epochs_done] if log.exists() else []
         text = io.StringIO()

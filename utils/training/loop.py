@@ -70,7 +70,7 @@ def fit(
     model, preprocessing = initial_model(config, start), method.labeled.preprocessing
     training = Training(model, config, steps_per_epoch=len(batches), trained=start is not None)
     done, best = _begin(training, config, start, steps_per_epoch=len(batches))
-    log = RunLog(folder, epochs_done=done, labeled_from=method.best_restarts_at)
+    log = RunLog(folder, epochs_done=done)
     run = {"script": script, "options": config.to_dict(), **slices}
     checkpoints = RunCheckpoints(config, training, {"preprocessing": preprocessing.to_dict(), "run": run})
     print(f"training    {_describe(training, config)}")
@@ -78,7 +78,7 @@ def fit(
 
     amp, device = training.precision, str(training.device)
     predictor = Predictor((training.average, preprocessing), device=device, amp=amp, tta=False)
-    pictures = Pictures(log, predictor, method.labeled, validation, method.relabeled)
+    pictures = Pictures(log, predictor, method, validation)
     if not done:
         pictures.begin()
     bar = tqdm(total=config.epoch * len(batches), initial=done * len(batches), unit="step", disable=None)

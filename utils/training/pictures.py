@@ -12,6 +12,7 @@ from utils.evaluation.metrics import scores
 from utils.inference.predictor import Predictor
 from utils.output.pictures import Panel, draw_curves, draw_sheet
 from utils.training.log import RunLog
+from utils.training.methods import Supervised
 
 DRAW_EVERY = 30  # seconds; drawing takes about one, more than an epoch of a small network
 SHOWN = 6  # slices in a picture
@@ -21,16 +22,10 @@ class Pictures:
     """Draws ``curves.png`` and predictions of labeled slices, in ``validation.png`` if there are any, else in
     ``training.png``; if the method has a teacher, also its labels, in ``labels.png``."""
 
-    def __init__(
-        self,
-        log: RunLog,
-        predictor: Predictor,
-        training: LesionSlices,
-        validation: LesionSlices | None,
-        relabeled: LesionSlices | None,
-    ) -> None:
-        self.log, self.predictor, self.relabeled = log, predictor, relabeled
-        self.shown = ("training", training) if validation is None else ("validation", validation)
+    def __init__(self, log: RunLog, predictor: Predictor, method: Supervised, validation: LesionSlices | None) -> None:
+        self.log, self.predictor, self.relabeled = log, predictor, method.relabeled
+        self.labeled_from = method.best_restarts_at
+        self.shown = ("training", method.labeled) if validation is None else ("validation", validation)
         self.drawn_at = time.monotonic()
 
     def begin(self) -> None:
@@ -42,7 +37,7 @@ class Pictures:
         """Draw, if the last time is long ago or it has to be ``now``."""
         if not now and time.monotonic() - self.drawn_at < DRAW_EVERY:
             return
-        draw_curves(self.log.rows, self.log.folder / "curves.png", labeled_from=self.log.labeled_from)
+        draw_curves(self.log.rows, self.log.folder / "curves.png", labeled_from=self.labeled_from)
         self._draw(*self.shown)
         if self.relabeled:
             self._draw("labels", self.relabeled)
