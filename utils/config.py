@@ -94,6 +94,7 @@ class TrainingConfig:
     labeled_finish: float = number(0.45, 0, 1)
     confidence: float = number(0.0, 0, 1)
     pseudo_weight: float = number(1.0, 0, 1000, above=True)
+    pseudo_margin: float = number(0.0, 0)
 
     # The machine.
     device: str = "auto"

@@ -55,6 +55,7 @@ def add_pseudo_labeled_data_options(parser: Parser) -> None:
         "confidence": "teacher: ignore pixels whose likelier class has a lower probability; most are at the rims of "
         "lesions, of which the network then finds less",
         "pseudo_weight": "how much pseudo masks together count in a step, against true masks",
+        "pseudo_margin": "as --lesion_margin, for pseudo masks; those come from a network that has learned that margin",
     }
     add_options(parser.add_argument_group("pseudo-labeled slices"), TrainingConfig, helps)
 

@@ -37,7 +37,8 @@ class Training:
         self.forward = torch.compile(model) if config.compile else model
         self.precision = choose_precision(config.amp, self.device)
         self.average = copy.deepcopy(model)
-        self.trained, self.lesion_margin, self.pseudo_weight = trained, config.lesion_margin, config.pseudo_weight
+        self.trained, self.pseudo_weight = trained, config.pseudo_weight
+        self.lesion_margin, self.pseudo_margin = config.lesion_margin, config.pseudo_margin
         self.loss = partial(LOSSES[config.loss_name], **config.loss_options)
         self.optimizer = build_optimizer(model, config)
         self.schedule = build_schedule(self.optimizer, config, steps_per_epoch)
@@ -53,13 +54,14 @@ class Training:
     ) -> Tensor:
         """Learn from images float32 ``(N, C, H, W)`` and masks int64 ``(N, H, W)``. Returns the loss, on the device.
 
-        labeled, halves: as in ``Batch``; None: all masks are true, all features are kept. Where masks are true, the
-        lesion margin applies; pseudo masks come from a network with margin. All pixels with pseudo masks together count
-        ``pseudo_weight`` times as much as those with true ones, however many they are.
+        labeled, halves: as in ``Batch``; None: all masks are true, all features are kept. True and pseudo masks have
+        margins of their own. All pixels with pseudo masks together count ``pseudo_weight`` times as much as those with
+        true ones, however many they are.
         """
         loss = torch.zeros((), device=self.device)
         labeled = torch.ones(len(images), 1, 1, 1, device=self.device) if labeled is None else labeled
-        margins, weights = self.lesion_margin * labeled, _balanced(labeled[:, 0], self.pseudo_weight)
+        margins = self.pseudo_margin + (self.lesion_margin - self.pseudo_margin) * labeled
+        weights = _balanced(labeled[:, 0], self.pseudo_weight)
         for first in range(self.accumulate):
             # Strided, so that each part of a batch has its share of pseudo-labeled slices.
             part = slice(first, None, self.accumulate)

@@ -47,14 +47,17 @@ def difference(ours, theirs):
 
 @pytest.mark.parametrize("dice_over", ["batch", "slice"])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_the_margin_is_for_labeled_slices_alone(start, batch, accumulate, dice_over):
+@pytest.mark.parametrize("pseudo_margin", [None, 0.5])
+def test_true_and_pseudo_masks_have_their_margins(start, batch, accumulate, dice_over, pseudo_margin):
     images, masks = batch
-    training = start(lesion_margin=2.0, accumulate=accumulate, dice_over=dice_over)
+    options = {} if pseudo_margin is None else {"pseudo_margin": pseudo_margin}
+    training = start(lesion_margin=2.0, accumulate=accumulate, dice_over=dice_over, **options)
     parts = [slice(None)] if accumulate == 1 else [slice(0, None, 2), slice(1, None, 2)]
-    margins = torch.tensor([2.0, 2.0, 0.0, 0.0], device=images.device).view(4, 1, 1, 1)
+    pseudo = pseudo_margin or 0.0
+    margins = torch.tensor([2.0, 2.0, pseudo, pseudo], device=images.device).view(4, 1, 1, 1)
     network = copy.deepcopy(training.model)
     expected = [ce_dice(network(images[p]), masks[p], margin=margins[p], dice_over=dice_over).item() for p in parts]
-    loss = training.step(images, masks, (margins > 0).float()).item()
+    loss = training.step(images, masks, (margins == 2.0).float()).item()
     assert loss == pytest.approx(sum(expected) / accumulate, rel=1e-5)
 
 
