@@ -34,6 +34,7 @@ NOT_RUN = {  # commands that only start like this are not run here, but elsewher
 LONG = ("python -m benchmarks.", "python -m models.export", "python examples/", "python supervised_train.py --compile")
 MADE = {  # folders that are there for other pages, which a page makes
     "data": ["datasets"],
+    "results": ["datasets/phantom"],
     "README": ["Train-Image", "Train-Mask", "Unlabeled", "Test-Image", "Test-Mask"],
 }
 ONE_MORE = ("--epoch", 2)
