@@ -120,15 +120,12 @@ def protocol_of(args: argparse.Namespace) -> Protocol:
     (images, masks), test = ([args.data_root / name for name in FOLDERS[kind]] for kind in ("train", "test"))
     pairs = pair_by_stem(images, masks)
     groups = alike([image for image, _ in pairs], args.alike) if args.folds or len(args.sweep) > 1 else []
-    alone = len(set(groups))
-    if groups and not args.folds and (alone < SWEEP_PARTS or 2 * max(map(groups.count, groups)) > len(groups)):
+    few = len(set(groups)) < SWEEP_PARTS
+    if groups and not args.folds and (few or 2 * max(map(groups.count, groups)) > len(groups)):
         raise InputError(
             "--sweep: most training slices look alike, none can be held out; give one rate, or raise --alike"
         )
     labeled_parts = split_in_folds(pairs, groups, args.folds or SWEEP_PARTS) if groups else []
-    if groups:
-        sizes = [len(part) for part in labeled_parts]
-        print(f"slices      {len(pairs)} in {alone} groups of neighbours; folds of {sizes}")
     if not args.folds and not test[1].is_dir():
         raise InputError(f"{test[1]}: no such folder; give true masks of the test slices, or cross-validate by --folds")
     parts = labeled_parts if args.folds else [pair_by_stem(*test)]

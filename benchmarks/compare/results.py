@@ -116,7 +116,8 @@ def ranking(protocol: Protocol, found: Sequence[Scored], comparisons: Sequence[d
     header = ["network", "Dice"] + ["of each seed"] * (len(protocol.seeds) > 1) + ["threshold mean"]
     header += ["the paper"] * bool(number) + [f"against {reference}", "p"]
     lines = []
-    for each in sorted(found, key=lambda one: -fmean(one.seeds)):
+    ordered = sorted(found, key=lambda one: -fmean(one.seeds))
+    for each in ordered:
         name, dice = each.mean.name, fmean(each.seeds)
         line = [f"**{name}**" if name == reference else name, f"{dice:.3f}"]
         if len(each.seeds) > 1:
@@ -132,8 +133,7 @@ def ranking(protocol: Protocol, found: Sequence[Scored], comparisons: Sequence[d
             low, high = test["ci95"]
             line += [f"{test['difference']:+.3f} [{low:+.3f}, {high:+.3f}]", f"{test['wilcoxon_p']:.2g}"]
         lines.append(line)
-    supervised = [each for each in found if not each.mean.name.startswith(SEMI)]
-    names = [each.mean.name for each in sorted(supervised, key=lambda one: -fmean(one.seeds))]
+    names = [each.mean.name for each in ordered if not each.mean.name.startswith(SEMI)]
     behind = f", behind {', '.join(names[: names.index(reference)])}" if names[0] != reference else ""
     notes = [f"Of {len(names)} supervised networks, {reference} is number {names.index(reference) + 1}{behind}."]
     notes += [f"Masks at {THRESHOLD:g}; threshold mean: the mean over 256 thresholds."]

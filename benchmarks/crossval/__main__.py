@@ -33,8 +33,6 @@ def main() -> None:
     args.pairs = pair_by_stem(args.train_img_path, args.train_msk_path)
     groups = alike([image for image, _ in args.pairs], args.alike)
     args.parts = split_in_folds(args.pairs, groups, args.folds)
-    sizes = [len(part) for part in args.parts]
-    print(f"slices      {len(args.pairs)} in {len(set(groups))} groups of neighbours; folds of {sizes}")
     setting = settings(args, Setting)
 
     work = [(seed, fold) for seed in args.seeds for fold in range(args.folds)]

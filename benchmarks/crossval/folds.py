@@ -27,7 +27,7 @@ def alike(images: Sequence[Path], correlation: float) -> list[int]:
 
 
 def split_in_folds(pairs: Sequence[Pair], groups: Sequence[int], count: int) -> list[list[Pair]]:
-    """Deal out whole groups, in a fixed random order, each to the smallest fold so far.
+    """Deal out whole groups, in a fixed random order, each to the smallest fold so far, and say how many there are.
 
     GroupKFold of scikit-learn would form other folds, and earlier results would no longer be comparable.
     """
@@ -39,4 +39,5 @@ def split_in_folds(pairs: Sequence[Pair], groups: Sequence[int], count: int) -> 
     for name in np.random.default_rng(0).permutation(names):
         smallest = min(folds, key=len)
         smallest += [pair for pair, group in zip(pairs, groups, strict=True) if group == name]
+    print(f"slices      {len(pairs)} in {len(names)} groups of neighbours; folds of {[len(fold) for fold in folds]}")
     return folds
