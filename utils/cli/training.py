@@ -46,10 +46,10 @@ def add_pseudo_labeled_data_options(parser: Parser) -> None:
         "semi_msk_path": "masks of fake_labels_generator.py; default: DATA_ROOT/Pos-Mask",
         "semi_truth_path": "true masks, if known, to score the teacher's labels in log.csv",
         "method": "pseudo: learn these masks; pseudo_first: them alone until the finish; teacher: learn what the "
-        "averaged weights predict at every step; double_threshold: but nothing where lesion is possible; copy_paste: "
-        "with blocks of labeled slices in the others, and reverse; two_views: on two views of each slice; unimatch: "
-        "and with half of the features; complementary: with one half in each view; default: teacher with "
-        "--pretrained_model, else pseudo",
+        "averaged weights predict at every step; double_threshold: but nothing where lesion is possible; soft: "
+        "chances, not masks; copy_paste: with blocks of labeled slices in the others, and reverse; two_views: on two "
+        "views of each slice; unimatch: and with half of the features; complementary: with one half in each view; "
+        "default: teacher with --pretrained_model, else pseudo",
         "favor_lesions": "draw these slices in proportion to the lesion area of their masks, not uniformly",
         "labeled_finish": "share of the epochs, at the end, that train on labeled slices only, twice each",
         "confidence": "teacher: ignore pixels whose likelier class has a lower probability; most are at the rims of "

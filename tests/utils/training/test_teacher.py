@@ -140,6 +140,16 @@ def test_what_may_be_lesion_is_not_taught_as_background(nothing_moves):
     assert (label[(chance > 0.15) & (chance < 0.45)] == IGNORE).all()
 
 
+def test_soft_labels_are_the_teachers_chances_in_the_mean():
+    torch.manual_seed(0)
+    chance = torch.rand(1, 1, 16, 16).round(decimals=1)
+    labels = method("soft").decide(bright_is_lesion(chance).expand(4000, -1, -1, -1))
+    assert labels.dtype == torch.int64 and set(labels.unique().tolist()) == {0, 1}
+    assert torch.allclose(labels.float().mean(dim=0), chance[0, 0], atol=0.03)
+    surer = chance[0, 0].flatten().argsort()
+    assert (labels.flatten(1)[:, surer].diff() >= 0).all()  # each is a mask of the same map
+
+
 def test_copy_and_paste_goes_both_ways(nothing_moves):
     images, masks = batch()
     masks = (images[:, 0] < 0.5).long()  # the reverse of what the teacher says

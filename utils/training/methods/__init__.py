@@ -7,6 +7,7 @@ from utils.training.methods.complementary import Complementary
 from utils.training.methods.copy_paste import CopyPaste
 from utils.training.methods.double_threshold import DoubleThreshold
 from utils.training.methods.pseudo import PseudoFirst, PseudoLabels
+from utils.training.methods.soft import SoftLabels
 from utils.training.methods.supervised import Batch, Supervised
 from utils.training.methods.teacher import MeanTeacher
 from utils.training.methods.two_views import TwoViews
@@ -17,6 +18,7 @@ SEMI_SUPERVISED: dict[str, type[PseudoLabels]] = {
     "pseudo_first": PseudoFirst,
     "teacher": MeanTeacher,
     "double_threshold": DoubleThreshold,
+    "soft": SoftLabels,
     "copy_paste": CopyPaste,
     "two_views": TwoViews,
     "unimatch": UniMatch,
