@@ -33,7 +33,9 @@ def report(setting: Setting, against: str, scores: dict[tuple[int, int], dict[st
     if against != setting.name and other.exists():
         theirs = json.loads(other.read_text(encoding="utf-8"))["slices"]
         both = [seed for seed in dice if seed in theirs]
-        result |= paired(per_slice(dice, both), per_slice(theirs, both), against)
+        # Networks that are scored together compare with the mean of their own scores, not with one of them.
+        together = [str(seed) for seed in setting.ensemble or () if setting.trained_by and str(seed) in theirs]
+        result |= paired(per_slice(dice, both), per_slice(theirs, together or both), against)
     result["slices"] = dice
     (setting.out / setting.name / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     spread = f" (sd over seeds {result['sd_over_seeds']:.3f})" if len(seeds) > 1 else ""

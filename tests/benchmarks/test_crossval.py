@@ -289,6 +289,17 @@ def test_the_seeds_are_compared_on_the_slices_of_all(tmp_path, capsys):
     assert "| 2 slices | 0.400 (sd over seeds 0.141) | 0.400 |" in capsys.readouterr().out
 
 
+def test_networks_scored_together_compare_with_the_mean_of_each(tmp_path):
+    for name, other in (("new", {}), ("base", {"0": {"a": 0.2, "b": 0.2}, "1": {"a": 0.6, "b": 0.6}})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "result.json").write_text(json.dumps({"slices": other}))
+    parts = [[(Path("a"), Path("a")), (Path("b"), Path("b"))]]
+    for options, difference in (({"trained_by": "base"}, 0.3), ({"teacher": "base"}, 0.5)):
+        report(setting(tmp_path, parts=parts, ensemble=[0, 1], **options), "base", {(0, 0): {"a": 0.7, "b": 0.7}})
+        result = json.loads((tmp_path / "new" / "result.json").read_text())
+        assert result["difference"] == pytest.approx(difference)
+
+
 def test_a_name_stands_for_one_setting(phantom, tmp_path, call):
     (tmp_path / "default" / "seed_0_fold_0").mkdir(parents=True)
     (tmp_path / "default" / "seed_0_fold_0" / "scores.csv").touch()
