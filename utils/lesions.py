@@ -26,6 +26,11 @@ def lesions(logits: Tensor) -> Tensor:
     return logits[:, 1:].logsumexp(dim=1) > logits[:, 0]
 
 
+def lesion_chances(logits: Tensor) -> Tensor:
+    """The probability of any lesion, float ``(N, H, W)`` in [0, 1], of logits ``(N, C, H, W)``."""
+    return logits.softmax(dim=1)[:, 1:].sum(dim=1)
+
+
 def lesion_mask(soft: np.ndarray, threshold: float) -> np.ndarray:
     """Where a map of lesion probability, uint8 with 255 for certainty, is above ``threshold`` in [0, 1); bool."""
     return soft > 255 * threshold

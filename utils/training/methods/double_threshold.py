@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from data.labels import IGNORE
-from utils.lesions import lesions
+from utils.lesions import lesion_chances, lesions
 from utils.training.methods.teacher import MeanTeacher
 
 BACKGROUND = 0.1  # is below this probability of lesion
@@ -13,5 +13,5 @@ class DoubleThreshold(MeanTeacher):
     """As MeanTeacher, but what may be lesion and is not called so is ignored, lest the network learn to miss it."""
 
     def decide(self, logits: Tensor) -> Tensor:
-        lesion, chance = lesions(logits), logits.softmax(dim=1)[:, 1:].sum(dim=1)
+        lesion, chance = lesions(logits), lesion_chances(logits)
         return lesion.long().masked_fill((chance >= BACKGROUND) & ~lesion, IGNORE)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from utils.lesions import lesion_chances
 from utils.training.methods.teacher import MeanTeacher
 
 
@@ -14,5 +15,5 @@ class SoftLabels(MeanTeacher):
     """
 
     def decide(self, logits: Tensor) -> Tensor:
-        chance = logits.softmax(dim=1)[:, 1:].sum(dim=1)
+        chance = lesion_chances(logits)
         return (chance > torch.rand(len(chance), 1, 1, device=chance.device)).long()
