@@ -52,8 +52,8 @@ def add_pseudo_labeled_data_options(parser: Parser) -> None:
         "default: teacher with --pretrained_model, else pseudo",
         "favor_lesions": "draw these slices in proportion to the lesion area of their masks, not uniformly",
         "labeled_finish": "share of the epochs, at the end, that train on labeled slices only, twice each",
-        "confidence": "teacher: ignore pixels whose likelier class has a lower probability; most are at the rims of "
-        "lesions, of which the network then finds less",
+        "confidence": "in a teacher's labels, ignore pixels whose likelier class has a lower probability; most are "
+        "at the rims of lesions, of which the network then finds less",
         "pseudo_weight": "how much pseudo masks together count in a step, against true masks",
         "pseudo_margin": "as --lesion_margin, for pseudo masks; those come from a network that has learned that margin",
     }

@@ -107,6 +107,14 @@ def test_an_added_augmentation_runs_at_every_step(phantom, config, monkeypatch, 
     assert len(rows) == 2 and ("kept_share" in rows[0]) == relabels
 
 
+@pytest.mark.parametrize("name", ["soft", "double_threshold"])
+def test_methods_that_decide_in_another_way_refuse_a_confidence(phantom, config, name):
+    config = replace(config, method=name, confidence=0.9, semi_img_path=phantom / "Test-Image")
+    labeled, _ = read_labeled(config)
+    with pytest.raises(InputError, match=f"--confidence 0.9: --method {name}"):
+        SEMI_SUPERVISED[name](config, labeled, labeled)
+
+
 def test_methods_that_change_features_need_a_network_that_lets_them(phantom, config):
     unlabeled = {"semi_img_path": phantom / "Test-Image", "semi_msk_path": phantom / "Test-Mask"}
     config = replace(config, model="unet", method="unimatch", **unlabeled)

@@ -35,6 +35,8 @@ class MeanTeacher(PseudoLabels):
     def __init__(self, config: TrainingConfig, labeled: LesionSlices, pseudo: LesionSlices) -> None:
         if self.needs_features and not perturbs(config.model):
             raise InputError(f"--method {config.method}: --model {config.model} lacks what it needs; use cares_unet")
+        if config.confidence and type(self).decide is not MeanTeacher.decide:
+            raise InputError(f"--confidence {config.confidence:g}: --method {config.method} takes none; leave it out")
         super().__init__(config, labeled, pseudo)
         self.relabeled = self.pseudo
         self._counts: list[Tensor] = []  # of each step: pixels, kept, lesion in both, lesion in labels, lesion in truth
