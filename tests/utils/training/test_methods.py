@@ -108,8 +108,8 @@ def test_an_added_augmentation_runs_at_every_step(phantom, config, monkeypatch, 
 
 
 @pytest.mark.parametrize("name", ["soft", "double_threshold"])
-def test_methods_that_decide_in_another_way_refuse_a_confidence(phantom, config, name):
-    config = replace(config, method=name, confidence=0.9, semi_img_path=phantom / "Test-Image")
+def test_methods_that_decide_in_another_way_refuse_a_confidence(config, name):
+    config = replace(config, method=name, confidence=0.9)
     labeled, _ = read_labeled(config)
     with pytest.raises(InputError, match=f"--confidence 0.9: --method {name}"):
         SEMI_SUPERVISED[name](config, labeled, labeled)

@@ -12,6 +12,8 @@ BACKGROUND = 0.1  # is below this probability of lesion
 class DoubleThreshold(MeanTeacher):
     """As MeanTeacher, but what may be lesion and is not called so is ignored, lest the network learn to miss it."""
 
+    heeds_confidence = False
+
     def decide(self, logits: Tensor) -> Tensor:
         lesion, chance = lesions(logits), lesion_chances(logits)
         return lesion.long().masked_fill((chance >= BACKGROUND) & ~lesion, IGNORE)

@@ -14,6 +14,8 @@ class SoftLabels(MeanTeacher):
     entropy is that of soft labels, while each mask is a mask, which soft Dice is made for.
     """
 
+    heeds_confidence = False
+
     def decide(self, logits: Tensor) -> Tensor:
         chance = lesion_chances(logits)
         return (chance > torch.rand(len(chance), 1, 1, device=chance.device)).long()

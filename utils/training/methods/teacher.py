@@ -31,11 +31,12 @@ class MeanTeacher(PseudoLabels):
     """
 
     needs_features = False  # whether batches have ``halves``
+    heeds_confidence = True  # whether ``decide`` does
 
     def __init__(self, config: TrainingConfig, labeled: LesionSlices, pseudo: LesionSlices) -> None:
         if self.needs_features and not perturbs(config.model):
             raise InputError(f"--method {config.method}: --model {config.model} lacks what it needs; use cares_unet")
-        if config.confidence and type(self).decide is not MeanTeacher.decide:
+        if config.confidence and not self.heeds_confidence:
             raise InputError(f"--confidence {config.confidence:g}: --method {config.method} takes none; leave it out")
         super().__init__(config, labeled, pseudo)
         self.relabeled = self.pseudo
